@@ -1,0 +1,49 @@
+# The commands of the README. Python 3.11 or newer and make are all they need; everything else is fetched into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output --stdout-file /dev/stdout
+OUT := runs/notebooks
+
+.PHONY: setup run pipeline test lint bench validate repository clean
+
+setup: .venv/installed
+
+.venv/installed: requirements-local.txt requirements-unsloth.txt requirements-dev.txt toolset_nb/install.py
+	@echo "Setting up .venv: about 600 MB of packages without a GPU (3 GB with CUDA builds), once."
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed, found " + sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" setuptools==84.2.1
+	@$(BIN)/python toolset_nb/install.py local --dev
+	@touch $@
+
+run: setup  ## SFT of the embedded model, then base and tuned model side by side
+	@mkdir -p $(OUT)
+	@$(PAPERMILL) notebooks/sft.ipynb $(OUT)/sft.ipynb $(ARGS)
+	@$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/evaluate.ipynb -p targets base,latest
+
+pipeline: setup  ## the same with KTO in between
+	@mkdir -p $(OUT)
+	@$(PAPERMILL) notebooks/sft.ipynb $(OUT)/sft.ipynb $(ARGS)
+	@$(PAPERMILL) notebooks/kto.ipynb $(OUT)/kto.ipynb
+	@$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/evaluate.ipynb -p targets base,latest:sft,latest:kto
+
+test: setup lint
+	$(BIN)/python -m pytest tests -m "not notebooks" -x
+	$(BIN)/python -m pytest tests -m notebooks -x
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+validate: setup
+	$(BIN)/python -m toolset_nb validate datasets/*.jsonl
+
+bench: setup
+	$(BIN)/python benchmarks/validate.py
+
+repository: setup  ## make repository URL=https://github.com/you/toolset_nb
+	$(BIN)/python -m toolset_nb repository "$(URL)"
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache unsloth_compiled_cache

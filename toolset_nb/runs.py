@@ -1,0 +1,242 @@
+"""The run folder: what a training run leaves behind, written so that a crash can be told from a finished run.
+
+    runs/<UTC time>-<method>-<size>/
+        run.json      status running, complete or failed; parameters, versions, data hash, base model, hardware, parent run
+        log.jsonl     one JSON object a logged step, append-only
+        checkpoints/  the trainer's own, for resuming
+        adapter/      the trained weights and the tokenizer, safetensors only
+        plots/  evaluation/  export/
+
+`runs/latest` names the newest run. A run that still says "running" while its process is gone reads as "crashed".
+This module knows folders and records; it does not train.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from toolset_nb.paths import repo_root
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo", "datasets", "accelerate", "bitsandbytes")
+
+
+class RunError(ValueError):
+    """A run folder is missing, unfinished or not what was asked for."""
+
+
+def runs_folder() -> Path:
+    """Where runs live: $TOOLSET_NB_RUNS, else `runs/` in the repository."""
+    return Path(os.environ.get("TOOLSET_NB_RUNS") or repo_root() / "runs")
+
+
+class Run:
+    """One run folder. `Run.start` makes it and `run.json` with it; `Run(path)` opens one."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+
+    @classmethod
+    def start(cls, method: str, size: str, name: str = "", **record: Any) -> "Run":
+        """A new folder whose run.json says running. `record` holds parameters, data, base model and so on."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        base = runs_folder() / (name or f"{stamp}-{method}-{size}")
+        folder = base
+        for number in range(2, 1000):
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                folder = base.with_name(f"{base.name}-{number}")
+        run = cls(folder)
+        run.write(
+            {
+                "status": "running",
+                "method": method,
+                "size": size,
+                "started": _now(),
+                "pid": os.getpid(),
+                "process_started": _process_started(os.getpid()),
+                "host": socket.gethostname(),
+                "python": platform.python_version(),
+                "packages": _versions(),
+                "commit": _commit(),
+                **record,
+            }
+        )
+        _point_latest(folder)
+        return run
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the run folder; parent folders are made."""
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json; raises RunError when it is absent or unreadable."""
+        path = self.folder / "run.json"
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.folder} is no run folder: it has no run.json") from None
+        except ValueError as error:
+            raise RunError(f"{path} is not readable: {error}") from None
+
+    @property
+    def status(self) -> str:
+        """running, complete, failed, or crashed: running by its record while its process is gone."""
+        record = self.record
+        if record["status"] == "running" and record["host"] == socket.gethostname():
+            alive = _process_started(record["pid"])
+            if alive is None or alive != record["process_started"]:
+                return "crashed"
+        return record["status"]
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Replaces run.json in one step."""
+        path = self.path("run.json")
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
+        os.replace(temporary, path)
+
+    def update(self, **fields: Any) -> None:
+        self.write({**self.record, **fields})
+
+    def finish(self, **results: Any) -> None:
+        """Marks the run complete; call it last."""
+        record = self.record
+        self.write({**record, **results, "status": "complete", "finished": _now()})
+
+    def fail(self, reason: str) -> None:
+        self.update(status="failed", reason=reason, finished=_now())
+
+    def log(self, fields: dict[str, Any]) -> None:
+        """Appends one line to log.jsonl."""
+        with self.path("log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(fields, ensure_ascii=False, default=float) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every whole line of log.jsonl; a torn last line is left out."""
+        rows = []
+        with contextlib.suppress(FileNotFoundError), (self.folder / "log.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    rows.append(json.loads(line))
+        return rows
+
+    @contextlib.contextmanager
+    def guard(self):
+        """Marks the run failed, with the reason, when the block raises."""
+        try:
+            yield self
+        except BaseException as error:
+            self.fail(f"{type(error).__name__}: {error}")
+            raise
+
+
+def find(name: str, method: str | None = None) -> Run:
+    """The run called so: "latest", "latest:sft", a folder's name under runs/, or a path. Raises RunError naming what exists."""
+    wanted, _, of_method = name.partition(":")
+    method = of_method or method
+    if wanted == "latest":
+        for run in list_runs():
+            if run.status == "complete" and method in (None, run.record["method"]):
+                return run
+        raise RunError(f"no complete {method or 'training'} run under {runs_folder()}: train one first (sft.ipynb)")
+    for folder in (runs_folder() / name, Path(name)):
+        if (folder / "run.json").exists():
+            return Run(folder)
+    known = ", ".join(run.folder.name for run in list_runs()[:5]) or "none"
+    raise RunError(f"no run {name!r} under {runs_folder()}; newest: {known}")
+
+
+def list_runs() -> list[Run]:
+    """Every run folder, newest first."""
+    folders = [path.parent for path in runs_folder().glob("*/run.json") if path.parent.name != "latest"]
+    return [Run(folder) for folder in sorted(folders, key=lambda f: Run(f).record["started"], reverse=True)]
+
+
+def mark_failed_on_error(run: Run) -> None:
+    """In a notebook: run.json says failed, with the reason, when any later cell raises."""
+    with contextlib.suppress(ImportError, NameError):
+        from IPython import get_ipython
+
+        shell = get_ipython()
+        if shell is None:
+            return
+
+        def after_cell(result):
+            error = result.error_before_exec or result.error_in_exec
+            if error is not None and run.record["status"] == "running":
+                run.fail(f"{type(error).__name__}: {error}")
+
+        shell.events.register("post_run_cell", after_cell)
+
+
+def file_hash(path: Path | str) -> str:
+    """sha256 of a file's bytes, in hex."""
+    digest = sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(repo_root()), "rev-parse", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return None
+
+
+def _process_started(pid: int) -> float | None:
+    """When the process began (seconds since the epoch, or ticks since boot on Linux); None when it is gone.
+
+    A process id alone may have been given to another process since.
+    """
+    try:
+        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        if Path("/proc").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+        return 0.0
+    except OSError:
+        return None
+
+
+def _point_latest(folder: Path) -> None:
+    """`runs/latest` as a symbolic link, or a text file with the name where links are not allowed."""
+    link = folder.parent / "latest"
+    temporary = folder.parent / f".latest-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        temporary.symlink_to(folder.name)
+    except OSError:
+        temporary.write_text(folder.name + "\n")
+    os.replace(temporary, link)

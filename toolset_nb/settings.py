@@ -1,0 +1,205 @@
+"""The parameters of each notebook: one pydantic model a notebook, and how values reach it.
+
+A value comes from the notebook's settings cell (the Colab form), from papermill's injected cell, or from both; papermill leaves
+strings behind (`false`, `2e-4`, `7B`), which become the right type here or a clear error. A name that no model knows stops
+the run with a suggestion: papermill itself only warns. This module reads parameters; it does not choose a model or a device.
+"""
+
+import ast
+import builtins
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+
+class SettingsError(ValueError):
+    """A parameter is unknown or its value is not usable; the message names it and says what would be."""
+
+
+def _refuse_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number, not true or false")
+    return value
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+Whole = Annotated[int, BeforeValidator(_refuse_bool)]
+Real = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
+
+
+def Choice(*values: str):
+    """One of the given words, in any case and with blanks around it."""
+    return Annotated[Literal[values], BeforeValidator(_lower)]
+
+
+class Settings(BaseModel):
+    """What every notebook takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_name: str = ""
+    seed: Whole = Field(42, ge=0)
+    interactive: Choice("auto", "yes", "no") = "auto"
+
+    @field_validator("run_name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", value):
+            raise ValueError("letters, digits, '.', '_' and '-' only, 80 at most, no folder")
+        return value
+
+
+class TrainingSettings(Settings):
+    """What SFT and KTO share. A 0 (or "auto") means: the value of params/models.yaml for the model's size."""
+
+    dataset: str
+    max_rows: Whole = Field(0, ge=0)
+    max_length: Whole = Field(0, ge=0, le=131072)
+    call_format: Choice("hermes", "text") = "hermes"
+    context_source: Choice("none", "system") = "none"
+    tool_exposure: Choice("none", "agent", "all") = "none"
+    learning_rate: Real = Field(0, ge=0, lt=1)
+    epochs: Real = Field(0, ge=0, le=100)
+    max_steps: Whole = Field(0, ge=0)
+    batch_size: Whole = Field(0, ge=0, le=1024)
+    gradient_accumulation: Whole = Field(0, ge=0, le=4096)
+    logging_steps: Whole = Field(10, ge=1)
+    save_steps: Whole = Field(100, ge=1)
+    resume: str = ""
+    report_to: Choice("none", "trackio", "tensorboard", "wandb") = "none"
+    push_to_hub: bool = False
+    hub_repo: str = ""
+
+    @field_validator("hub_repo")
+    @classmethod
+    def _hub_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+            raise ValueError("a Hub name such as user/model")
+        return value
+
+
+class SFTSettings(TrainingSettings):
+    """Parameters of sft.ipynb and sft_beginner.ipynb."""
+
+    dataset: str = "datasets/sft.jsonl"
+    model_size: Choice("auto", "tiny", "3b", "7b", "13b", "20b") = "auto"
+    base_model: str = ""
+    lora_rank: Whole = Field(0, ge=0, le=1024)
+    lora_alpha: Whole = Field(0, ge=0, le=4096)
+    lora_dropout: Real = Field(0, ge=0, lt=1)
+
+    @field_validator("base_model")
+    @classmethod
+    def _plain_base(cls, value: str) -> str:
+        if value != value.strip() or "@" in value:
+            raise ValueError("a Hub id such as unsloth/Qwen3-8B or a local folder, with no blanks and no '@'")
+        return value
+
+
+class KTOSettings(TrainingSettings):
+    """Parameters of kto.ipynb."""
+
+    dataset: str = "datasets/kto.jsonl"
+    sft_run: str = "latest"
+    beta: Real = Field(0, ge=0, le=10)
+    desirable_weight: Real = Field(1.0, gt=0)
+    undesirable_weight: Real = Field(1.0, gt=0)
+
+    @field_validator("batch_size")
+    @classmethod
+    def _pairs(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("2 or more: KTO estimates its KL term from the other rows of a batch")
+        return value
+
+
+class EvaluateSettings(Settings):
+    """Parameters of evaluate.ipynb and of `python -m toolset_nb evaluate`."""
+
+    targets: str = "base,latest"
+    prompt_set: str = "full_coverage"
+    tags: str = ""
+    limit: Whole = Field(0, ge=0)
+    call_format: Choice("hermes", "text") = "hermes"
+    context_source: Choice("none", "system") = "none"
+    tool_exposure: Choice("none", "agent", "all") = "none"
+    temperature: Real = Field(0.0, ge=0, le=2)
+    top_p: Real = Field(1.0, gt=0, le=1)
+    max_tokens: Whole = Field(400, ge=1)
+    seed: Whole = Field(42, ge=0)
+    slots: Whole = Field(8, ge=1, le=64)
+    timeout: Real = Field(120, gt=0)
+    retries: Whole = Field(2, ge=0, le=10)
+
+
+def read(model: type[Settings], namespace: dict[str, Any]) -> Settings:
+    """The settings found in a notebook's `globals()`; raises SettingsError naming every parameter that is wrong.
+
+    Under IPython only names assigned in the settings cell and in papermill's injected cell count; elsewhere every simple
+    global does, so that a notebook exported to a script works too.
+    """
+    names = _assigned(namespace.get("In")) or [
+        name
+        for name, value in namespace.items()
+        if not name.startswith("_") and isinstance(value, (str, int, float, bool)) and not hasattr(builtins, name)
+    ]
+    return check(model, {name: namespace[name] for name in names if name in namespace})
+
+
+def check(model: type[Settings], values: dict[str, Any]) -> Settings:
+    """Validated settings; raises SettingsError with one line a problem."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def choices(model: type[Settings]) -> dict[str, list[str]]:
+    """Parameter name -> the words it may be, for every parameter that has a fixed list (tests hold the forms equal)."""
+    schema = model.model_json_schema()["properties"]
+    return {name: entry["enum"] for name, entry in schema.items() if "enum" in entry}
+
+
+def _explain(model: type[Settings], problem: dict) -> str:
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        from rapidfuzz import process
+
+        best = process.extractOne(name, list(model.model_fields), score_cutoff=60)
+        hint = f"did you mean {best[0]}?" if best else "known: " + ", ".join(model.model_fields)
+        return f"unknown parameter {name} (value {_shown(problem['input'])}): {hint}"
+    expected = {
+        "bool_parsing": "true or false",
+        "bool_type": "true or false",
+        "int_parsing": "a whole number",
+        "int_from_float": "a whole number",
+        "float_parsing": "a number",
+        "finite_number": "a finite number",
+    }.get(problem["type"], problem["msg"].removeprefix("Value error, ").removeprefix("Input should be "))
+    return f"parameter {name} is {_shown(problem['input'])}; expected {expected}"
+
+
+def _shown(value: Any) -> str:
+    """The value as it may be shown: a pasted token never reaches an output."""
+    return re.sub(r"(hf_|sk-)[A-Za-z0-9]{8,}", r"\1...", repr(value))[:80]
+
+
+def _assigned(history: list[str] | None) -> list[str]:
+    """Names assigned in the last settings cell and the last cell that papermill injected."""
+    cells = {}
+    for source in history or []:
+        if "#@param" in source:
+            cells["form"] = source
+        elif source.lstrip().startswith("# Parameters"):
+            cells["injected"] = source
+    names = []
+    for source in cells.values():
+        for node in ast.parse(source).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
