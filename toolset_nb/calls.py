@@ -1,7 +1,7 @@
 """Reading and writing tool calls in every form a model or a dataset writes them.
 
-Read: `text` (tool_call:/arguments:/Result: lines), `hermes` (<tool_call> JSON), Mistral [TOOL_CALLS], Llama 3 bare JSON and
-OpenAI `tool_calls`. Written: `text` and `hermes`. Whether a tool exists and its arguments fit is not judged here (`tools`).
+Read: `text` (tool_call:/arguments:/Result: lines), `hermes` (<tool_call> JSON), Mistral [TOOL_CALLS], Llama 3 bare JSON
+and OpenAI `tool_calls`. Written: `text` and `hermes`. Whether a tool exists and its arguments fit is judged by `tools`.
 """
 
 import json
@@ -17,7 +17,9 @@ LONGEST_REPAIR = 200_000  # characters of broken JSON worth a repair
 
 MARKER = re.compile(r"^tool_call:|^Result:[ \t]*(?=[{\[])|<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>", re.M)
 TEXT_HEAD = re.compile(r"tool_call:[ \t]*(\S+)[ \t]*\r?\n[ \t]*arguments:[ \t]*")
-LOOSE_HEAD = re.compile(r"tool_call:\**\s*[`\"'*]*([\w.-]+)[`\"'*,]*\s*[*\"']*arguments?[\"'*]*\s*[:=][*\s]*(?:```\w*\s*)?")
+LOOSE_HEAD = re.compile(
+    r"tool_call:\**\s*[`\"'*]*([\w.-]+)[`\"'*,]*\s*[*\"']*arguments?[\"'*]*\s*[:=][*\s]*(?:```\w*\s*)?"
+)
 MISTRAL_HEAD = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(?=\{)")
 FENCED_CALL = re.compile(r"[{\[][\s{\[]{0,20}[\"'“]?(?:name|function)[\"'”]?\s*:|\btool_call:\s*[`\"'*]*\w+_\w")
 THOUGHT = re.compile(r"\s*<think>(?:.*?</think>|.*\Z)", re.S)
@@ -27,7 +29,7 @@ TOKEN = re.compile(
     r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|[{}\[\]]|//[^\n]*|/\*[^*]{0,500}\*/|\b(?:True|False|None)\b', re.S
 )
 LATE_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.S)
-STRAIGHT = str.maketrans("“”„＂‘’", "\"\"\"\"''")
+STRAIGHT = str.maketrans("“”„＂‘’", '""""\'\'')
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 
 
@@ -79,7 +81,7 @@ class Reply:
 
     @property
     def kind(self) -> str:
-        """"malformed", "text_call" (prose and calls), "call", "text" or "empty"."""
+        """ "malformed", "text_call" (prose and calls), "call", "text" or "empty"."""
         if self.problems or any(isinstance(block, Broken) for block in self.blocks):
             return "malformed"
         if self.calls:
@@ -433,7 +435,7 @@ def _broken(source: str) -> Broken:
 
 
 def _repair(text: str, begin: int) -> tuple[Any, int] | None:
-    """(value, end) of JSON with comments, late commas, other quotes, Python words or raw line ends; None when hopeless."""
+    """(value, end) of JSON with comments, late commas, other quotes, Python words, raw line ends; None if hopeless."""
     source = text[begin : begin + LONGEST_REPAIR]
     for chunk in dict.fromkeys((source, source.translate(STRAIGHT))):
         depth, last, parts, end = 0, 0, [], None

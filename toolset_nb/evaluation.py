@@ -6,6 +6,7 @@ here: executing the calls, several turns, and scoring of argument values beyond 
 
 import csv
 import json
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ MEASURES = {
     "context": "well-formed, valid context and ids",
     "right_tool": "right tool",
     "arguments": "right tool and named arguments",
-    "passed": "passed (all of these but the last)",
+    "passed": "passed: schema, context and right tool",
 }
 
 
@@ -347,7 +348,7 @@ def plot(reports: list[dict[str, Any]]):
                 axis.text(place, min(height + upper + 2, 108), f"{height:.0f}", ha="center", fontsize=8)
         axis.set_xticks(
             range(len(MEASURES)),
-            [words.replace(" ", "\n", 1).replace(", ", ",\n") for words in MEASURES.values()],
+            [textwrap.fill(words, 15) for words in MEASURES.values()],
             fontsize=8,
         )
         axis.set(ylabel="share of prompts (%), 95% interval", ylim=(0, 114))

@@ -175,9 +175,8 @@ def embedded_tokenizer():
 
 def load(base: str, max_length: int, machine: Hardware):
     """(model, tokenizer) through unsloth; 4-bit on CUDA only (bitsandbytes' CPU packing breaks the backward pass)."""
-    from unsloth import FastLanguageModel  # before trl, peft and transformers
-
     import torch
+    from unsloth import FastLanguageModel  # before trl, peft and transformers
 
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=base,

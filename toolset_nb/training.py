@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb import rows
+from toolset_nb.jsonl import DataError
 from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError, file_hash
 
 MARKER = "COMPLETE.json"
-
-
-class DataError(ValueError):
-    """The training rows cannot be used; the message names file, line and reason."""
 
 
 def is_interactive(choice: str = "auto") -> bool:
@@ -231,9 +228,8 @@ def save_plots(run: Run, method: str) -> Path:
     path = run.path("plots", "loss.png")
     plot(history, method).savefig(path, dpi=120)
     if history:
-        print(
-            f"loss {history[0]['loss']:.3f} at step {history[0]['step']}, {history[-1]['loss']:.3f} at step {history[-1]['step']}; {path}"
-        )
+        first, last = history[0], history[-1]
+        print(f"loss {first['loss']:.3f} at step {first['step']}, {last['loss']:.3f} at step {last['step']}; {path}")
     return path
 
 

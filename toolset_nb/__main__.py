@@ -1,0 +1,236 @@
+"""The command line: `python -m toolset_nb COMMAND`.
+
+Exit codes of the dataset commands: 0 clean, 1 problems found, 2 unreadable input. Of `evaluate`: 0 all passed, 1 configuration,
+2 failures, 3 request errors.
+"""
+
+import argparse
+import glob
+import json
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from toolset_nb import __version__
+
+SHOWN = 20
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    from toolset_nb.jsonl import DataError
+
+    try:
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+
+
+def validate(options: argparse.Namespace) -> int:
+    """Print what breaks the rules of a dataset row."""
+    from toolset_nb import rows
+
+    files = expand(options.files)
+    kinds: Counter[str] = Counter()
+    shown = []
+    for finding in rows.validate(files):
+        kinds[_kind(finding.field)] += 1
+        if options.all or len(shown) < SHOWN:
+            shown.append(finding)
+            if not options.json:
+                print(finding)
+    total, count = sum(kinds.values()), count_rows(files)
+    if options.json:
+        findings = [finding._asdict() for finding in shown]
+        print(json.dumps({"rows": count, "problems": total, "kinds": dict(kinds.most_common()), "findings": findings}))
+        return 1 if total else 0
+    if total > len(shown):
+        print(f"... and {total - len(shown)} more (--all shows them)")
+    by_kind = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
+    print(f"{count} rows, {total} problems" + (f": {by_kind}" if by_kind else ""))
+    return 1 if total else 0
+
+
+def coverage(options: argparse.Namespace) -> int:
+    """Print which tools, labels and behaviours the rows cover."""
+    from toolset_nb import rows
+
+    print(rows.coverage(expand(options.files)))
+    return 0
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Write a file's rows in another form; lines that cannot be read are named and left out."""
+    from toolset_nb import rows
+    from toolset_nb.tools import Problem
+
+    target = Path(options.output) if options.output else None
+    draft = target.with_name(f".{target.name}.{os.getpid()}") if target else None
+    left_out = 0
+    try:
+        out = draft.open("w", encoding="utf-8", newline="\n") if draft else sys.stdout
+    except OSError as error:
+        raise rows.DataError(f"{target} cannot be written: {error.strerror}") from None
+    try:
+        for number, row in rows.read(options.file):
+            try:
+                if isinstance(row, Problem):
+                    raise ValueError(f"found {row.found}, expected {row.expected}")
+                made = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in rows.convert(row, options.to))
+                made.encode()
+                out.write(made)
+            except (ValueError, RecursionError) as error:
+                left_out += 1
+                print(f"{options.file}:{number}: left out: {error}", file=sys.stderr)
+        if draft:
+            out.close()
+            draft.replace(target)
+    finally:
+        if draft:
+            out.close()
+            draft.unlink(missing_ok=True)
+    return 1 if left_out else 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluate targets on a prompt set and write the report."""
+    from toolset_nb import evaluation, settings
+    from toolset_nb.models import ModelError
+    from toolset_nb.runs import RunError
+    from toolset_nb.servers import RequestFailed
+
+    values = {
+        name: getattr(options, name) for name in settings.EvaluateSettings.model_fields if getattr(options, name, None)
+    }
+    try:
+        config = settings.check(settings.EvaluateSettings, values)
+        folder = Path(options.output) if options.output else evaluation.report_folder(config)
+        if options.dry_run:
+            prompts = evaluation.load_prompts(config.prompt_set, config.tags, config.limit)
+            print(f"{len(prompts)} prompts for {config.targets}; the report would go to {folder}")
+            return 0
+        reports = evaluation.run(config)
+    except (settings.SettingsError, evaluation.EvaluationError, RunError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except RequestFailed as error:
+        print(error, file=sys.stderr)
+        return 3
+    path = evaluation.save(reports, folder)
+    print(evaluation.table(reports), f"Report: {path}", sep="\n")
+    return evaluation.exit_code(reports)
+
+
+def list_models(options: argparse.Namespace) -> int:
+    """Print the models that a server names."""
+    from toolset_nb.servers import Endpoint, RequestFailed
+
+    try:
+        with Endpoint(options.url, timeout=10, retries=0) as endpoint:
+            print("\n".join(endpoint.models()))
+    except RequestFailed as error:
+        print(error, file=sys.stderr)
+        return 3
+    return 0
+
+
+def repository(options: argparse.Namespace) -> int:
+    """Set the public address everywhere it stands."""
+    from toolset_nb.repository import rewrite
+
+    try:
+        print("\n".join(f"rewritten: {path}" for path in rewrite(options.url)) or "nothing to change")
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def expand(patterns: list[str]) -> list[str]:
+    """Files of names and globs, each once; raises DataError for a glob that matches nothing."""
+    from toolset_nb.jsonl import DataError
+
+    files: dict[Path, str] = {}
+    for pattern in patterns:
+        found = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        if not found:
+            raise DataError(f"{pattern}: no such file")
+        for name in found:
+            files.setdefault(Path(name).resolve(), name)
+    return list(files.values())
+
+
+def count_rows(files: list[str]) -> int:
+    """Lines that are not blank."""
+    from toolset_nb.jsonl import read_lines
+
+    return sum(isinstance(line, bytes) for file in files for _, line in read_lines(file))
+
+
+def _kind(field: str) -> str:
+    """A field's path without numbers, to count findings by."""
+    return re.sub(r"\[\d+\]", "", field.split("].", 1)[-1] if field.startswith("calls[") else field)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m toolset_nb", description="Datasets and models for tool calls in an Obsidian vault."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("validate", help="check dataset files against the rules of a row")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    command.add_argument("--all", action="store_true", help=f"show every finding, not the first {SHOWN}")
+    command.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+    command.set_defaults(run=validate)
+
+    command = commands.add_parser("coverage", help="count tools, labels and behaviours")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    command.set_defaults(run=coverage)
+
+    command = commands.add_parser("convert", help="write rows in another form")
+    command.add_argument("file", metavar="FILE")
+    command.add_argument("--to", required=True, choices=("text", "openai", "prompt-completion"))
+    command.add_argument("-o", "--output", metavar="OUT", help="file to write (default: standard output)")
+    command.set_defaults(run=convert)
+
+    command = commands.add_parser("evaluate", help="ask models a prompt set and compare them")
+    command.add_argument(
+        "--targets", help='comma list: "base", "latest", a run, or http://host:port#model (default base,latest)'
+    )
+    command.add_argument("--prompt-set", help="a name under datasets/prompts or a JSON file (default full_coverage)")
+    command.add_argument("--tags", help="only prompts that carry all of these, comma list")
+    for name in ("limit", "temperature", "top-p", "max-tokens", "seed", "slots", "timeout", "retries"):
+        command.add_argument(f"--{name}", metavar="N")
+    for name in ("call-format", "context-source", "tool-exposure"):
+        command.add_argument(f"--{name}", metavar="CHOICE")
+    command.add_argument("--output", metavar="FOLDER", help="where the report goes (default: the last run's folder)")
+    command.add_argument("--dry-run", action="store_true", help="check the settings and the prompt set only")
+    command.set_defaults(run=evaluate)
+
+    command = commands.add_parser("list-models", help="the models a server names")
+    command.add_argument("url", metavar="URL")
+    command.set_defaults(run=list_models)
+
+    command = commands.add_parser(
+        "repository", help="set the project's public address in pyproject, notebooks and README"
+    )
+    command.add_argument("url", metavar="URL")
+    command.set_defaults(run=repository)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

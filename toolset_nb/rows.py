@@ -1,0 +1,284 @@
+"""The dataset row: reading it in any older form, converting it, and rendering it for training.
+
+One assistant turn is a list of blocks (`calls`): prose, calls, results. Reading lines is in `jsonl`, the rules are in
+`rules`; `read` and `validate` are offered here too, since whoever works with rows wants them. No tokenizer is used.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolset_nb import calls
+from toolset_nb.calls import Call, Result, dumps
+from toolset_nb.jsonl import DataError, read
+from toolset_nb.rules import Finding, validate
+from toolset_nb.tools import CONTEXT_FIELDS, Problem, catalogue
+
+__all__ = [
+    "Coverage",
+    "DataError",
+    "Finding",
+    "convert",
+    "coverage",
+    "prompt_completion",
+    "read",
+    "system_text",
+    "validate",
+]
+
+TARGETS = ("text", "openai", "prompt-completion")
+SYMBOLS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def convert(row: dict, to: str) -> list[dict]:
+    """The row in another form: one row for `text` and `openai`, one for each completion for `prompt-completion`.
+
+    Reads the present form and the older ones: `messages`, OpenAI tool_calls, a system message with the ids (left out:
+    it is rendered at training time), user turns that are a `Result:`. Raises ValueError for a row without messages.
+    """
+    if to == "prompt-completion":
+        return prompt_completion(row)
+    if to not in TARGETS:
+        raise ValueError(f"to {to!r}: expected one of {', '.join(TARGETS)}")
+    rest = {key: row[key] for key in ("label", "meta") if key in row}
+    made = {"id": row["id"]} if "id" in row else {}
+    if to == "text":
+        messages = [{"role": role, "content": _text(role, blocks)} for role, blocks in _turns(row)]
+        return [{**made, "conversations": messages, **rest}]
+    messages = []
+    pick = random.Random(_stem(row))
+    for role, blocks in _turns(row):
+        messages += (
+            [{"role": role, "content": _text(role, blocks)}] if role != "assistant" else _openai_turn(blocks, pick)
+        )
+    return [{**made, "messages": messages, **rest}]
+
+
+def prompt_completion(
+    row: dict, call_format: str = "hermes", context_source: str = "none", tool_exposure: str = "none"
+) -> list[dict]:
+    """TRL prompt/completion rows of a row, one for each assistant turn: {"prompt", "completion", "label"?, "id"}.
+
+    A turn is split at its `Result:` blocks: each becomes a tool message of the next prompt, so no completion holds a
+    result. A call that cannot be read keeps its fault in either format. Raises ValueError for a row without messages.
+    """
+    turns, stem = _turns(row), _stem(row)
+    meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
+    made = [block for _, blocks in turns for block in blocks if isinstance(block, Call)]
+    names = [name for name in meta.get("tools") or [] if isinstance(name, str)] or [call.name for call in made]
+    ids = next((call.arguments["context"] for call in made if isinstance(call.arguments.get("context"), dict)), {})
+    ids = {**ids, **meta}
+    system = system_text(stem, names, call_format, context_source, tool_exposure, ids)
+    prompt = [{"role": "system", "content": system}] if system else []
+    done: list[dict] = []
+    for role, blocks in turns:
+        if role != "assistant":
+            content = _text(role, blocks)
+            if role == "user" and content.startswith("Result:"):
+                role, content = "tool", content.removeprefix("Result:").strip()
+            prompt.append({"role": role, "content": content})
+            continue
+        for segment, result in _segments(blocks):
+            if segment:
+                answer = [{"role": "assistant", "content": calls.render(segment, call_format)}]
+                part = {"prompt": list(prompt), "completion": answer}
+                if "label" in row:
+                    part["label"] = row["label"]
+                done.append({**part, "id": f"{row.get('id', '')}" + (f"#{len(done) + 1}" if done else "")})
+                prompt += answer
+            if result is not None:
+                prompt.append({"role": "tool", "content": dumps(result.value)})
+    return done
+
+
+def system_text(
+    row_id: str,
+    tools: Iterable[str],
+    call_format: str = "hermes",
+    context_source: str = "none",
+    tool_exposure: str = "none",
+    ids: dict | None = None,
+) -> str:
+    """The system message of a row or an evaluation prompt; "" when neither ids nor tools are to be shown.
+
+    `tools` are the tools called, `ids` a mapping with sessionId and workspaceId; where either is missing it is drawn,
+    always the same for one `row_id`. Raises ValueError for an unknown choice.
+    """
+    if context_source not in ("none", "system"):
+        raise ValueError(f"context_source {context_source!r}: expected none or system")
+    if tool_exposure not in ("none", "agent", "all"):
+        raise ValueError(f"tool_exposure {tool_exposure!r}: expected none, agent or all")
+    pick, parts = random.Random(row_id), []
+    drawn = {"sessionId": _draw_id(pick, "session"), "workspaceId": _draw_id(pick, "ws")}
+    if context_source == "system":
+        lines = [f"{key}: {(ids or {}).get(key) or value}" for key, value in drawn.items()]
+        parts.append("\n".join(["Copy these ids into the context of every tool call:", *lines]))
+    if tool_exposure != "none":
+        known, called = catalogue().tools, [name for name in tools if name in catalogue().tools]
+        shown = [tool for tool in known.values() if not tool.hidden or tool.name in called]
+        if tool_exposure == "agent":
+            agents = {known[name].agent for name in called} or {pick.choice(sorted(set(catalogue().agents)))}
+            shown = [tool for tool in shown if tool.agent in agents]
+        example = calls.render([Call("tool_name", {"context": {key: "..." for key in CONTEXT_FIELDS}})], call_format)
+        parts.append("Tools:\n" + catalogue().text_list([tool.name for tool in shown]))
+        parts.append("Call a tool like this, its own arguments after context:\n" + example)
+    return "\n\n".join(parts)
+
+
+@dataclass
+class Coverage:
+    """What a set of files holds; printing it gives the tables."""
+
+    rows: int = 0
+    unreadable: int = 0
+    no_call: int = 0
+    labels: Counter = field(default_factory=Counter)
+    good: Counter = field(default_factory=Counter)
+    bad: Counter = field(default_factory=Counter)
+    behaviours: Counter = field(default_factory=Counter)
+    defects: Counter = field(default_factory=Counter)
+    invalid: dict[str, list[str]] = field(default_factory=dict)  # unknown name -> its first places
+
+    @property
+    def unused(self) -> list[str]:
+        """Tools of the catalogue that no row calls."""
+        return [name for name in catalogue().tools if not self.good[name] and not self.bad[name]]
+
+    def __str__(self) -> str:
+        labels = ", ".join(f"{label} {count}" for label, count in self.labels.most_common())
+        lines = [f"{self.rows} rows ({labels}), {self.no_call} without a call, {self.unreadable} unreadable"]
+        agents: dict[str, list[str]] = {}
+        for tool in catalogue().tools.values():
+            agents.setdefault(tool.agent or "no agent", []).append(tool.name)
+        for agent, names in agents.items():
+            lines += ["", f"{agent:<44} {'count':>6} {'good':>6} {'bad':>6}"]
+            for name in names:
+                lines.append(
+                    f"  {name:<42} {self.good[name] + self.bad[name]:>6} {self.good[name]:>6} {self.bad[name]:>6}"
+                )
+        for title, counted in (("behaviours", self.behaviours), ("defects", self.defects)):
+            if counted:
+                lines += ["", title, *(f"  {name:<42} {count:>6}" for name, count in counted.most_common())]
+        if self.unused:
+            lines += ["", "never called: " + ", ".join(self.unused)]
+        if self.invalid:
+            lines += ["", "names outside the catalogue"]
+            lines += [f"  {name!r:.60}: {', '.join(places[:5])}" for name, places in self.invalid.items()]
+        return "\n".join(lines)
+
+
+def coverage(paths: Iterable[str | Path]) -> Coverage:
+    """Counts of tools, labels, behaviours and unknown names over files; raises DataError for an unreadable file."""
+    counted, known = Coverage(), catalogue().tools
+    for path in paths:
+        for number, row in read(path):
+            turns = [] if isinstance(row, Problem) else list(_turns(row, strict=False))
+            if not turns:
+                counted.unreadable += 1
+                continue
+            _count(counted, row, turns, known, f"{path}:{number}")
+    return counted
+
+
+def _count(counted: Coverage, row: dict, turns: list, known: dict, place: str) -> None:
+    meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
+    made = [block for _, blocks in turns for block in blocks if isinstance(block, Call | calls.Broken)]
+    counted.rows += 1
+    counted.no_call += not made
+    counted.labels[str(row.get("label", "none")).lower()] += 1
+    for table, key in ((counted.behaviours, "behaviour"), (counted.defects, "defect")):
+        if isinstance(meta.get(key), str):
+            table[meta[key]] += 1
+    for call in made:
+        if call.name in known:
+            (counted.bad if row.get("label") is False else counted.good)[call.name] += 1
+        else:
+            places = counted.invalid.setdefault(call.name, [])
+            if len(places) < 20:
+                places.append(place)
+
+
+def _turns(row: dict, strict: bool = True) -> list[tuple[str, list]]:
+    """(role, blocks) of the row's turns, system messages left out, results joined to the assistant turn before them."""
+    messages = row.get("conversations", row.get("messages"))
+    turns: list[tuple[str, list]] = []
+    for message in messages if isinstance(messages, list) else []:
+        if not isinstance(message, dict) or message.get("role") in (None, "system"):
+            continue
+        role, content = message["role"], message.get("content")
+        after_call = bool(turns) and turns[-1][0] == "assistant" and any(isinstance(b, Call) for b in turns[-1][1])
+        if role == "assistant":
+            blocks = calls.parse(content, message.get("tool_calls"), rescue=False).blocks
+        elif role == "tool" and after_call:
+            role, blocks = "assistant", [Result(_result(content))]
+        elif role == "user" and after_call and isinstance(content, str) and content.startswith("Result:"):
+            role, blocks = "assistant", [Result(_result(content.removeprefix("Result:")))]
+        else:
+            blocks = [content if isinstance(content, str) else ("" if content is None else dumps(content))]
+        if role == "assistant" and turns and turns[-1][0] == "assistant":
+            turns[-1][1].extend(blocks)
+        else:
+            turns.append((role, blocks))
+    if not turns and strict:
+        raise ValueError(f"row {row.get('id', '')}: no messages under conversations or messages")
+    return turns
+
+
+def _text(role: str, blocks: list) -> str:
+    return calls.render(blocks, "text") if role == "assistant" else blocks[0]
+
+
+def _result(content: Any) -> Any:
+    """A tool's answer as an object, the form that `Result:` blocks hold."""
+    try:
+        value = calls.loads(content) if isinstance(content, str) else content
+    except ValueError:
+        value = content.strip()
+    return value if isinstance(value, dict) else {"result": value}
+
+
+def _segments(blocks: list) -> Iterator[tuple[list, Result | None]]:
+    """(blocks up to a result, the result); the last pair's result is None."""
+    segment: list = []
+    for block in blocks:
+        if isinstance(block, Result):
+            yield segment, block
+            segment = []
+        else:
+            segment.append(block)
+    yield segment, None
+
+
+def _openai_turn(blocks: list, pick: random.Random) -> list[dict]:
+    """Assistant and tool messages of one turn; a new assistant message begins where prose follows a call."""
+    messages: list[dict] = []
+    waiting: list[str] = []
+    for block in blocks:
+        if isinstance(block, Result):
+            call_id = waiting.pop(0) if waiting else "".join(pick.choices(SYMBOLS, k=9))
+            messages.append({"role": "tool", "tool_call_id": call_id, "content": dumps(block.value)})
+            continue
+        if isinstance(block, str):
+            messages.append({"role": "assistant", "content": block})
+            continue
+        if not messages or messages[-1]["role"] != "assistant":
+            messages.append({"role": "assistant", "content": None})
+        call_id = "".join(pick.choices(SYMBOLS, k=9))
+        waiting.append(call_id)
+        source = dumps(block.arguments) if isinstance(block, Call) else block.source
+        function = {"name": block.name, "arguments": source}
+        messages[-1].setdefault("tool_calls", []).append({"id": call_id, "type": "function", "function": function})
+    return messages
+
+
+def _stem(row: dict) -> str:
+    """What the two rows of a pair have in common: the id without its a or b."""
+    row_id = str(row.get("id", ""))
+    return row_id[:-1] if row_id[-1:] in ("a", "b") and row_id[-2:-1].isdigit() else row_id
+
+
+def _draw_id(pick: random.Random, kind: str) -> str:
+    return f"{kind}_{pick.randrange(1_700_000_000_000, 1_760_000_000_000)}_{''.join(pick.choices(SYMBOLS, k=9))}"
