@@ -6,6 +6,7 @@ here: executing the calls, several turns, and scoring of argument values beyond 
 
 import csv
 import json
+import re
 import textwrap
 import time
 from collections import Counter
@@ -23,6 +24,8 @@ from toolset_nb.servers import Answer, Endpoint, RequestFailed, serve
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.tools import catalogue
 
+# A reply may hold half a surrogate pair, which UTF-8 cannot; the escape in its place means the same in JSON.
+LONE = "backslashreplace"
 MEASURES = {
     "well_formed": "well-formed call",
     "known_tool": "known tool",
@@ -76,6 +79,11 @@ def load_prompts(name: str, tags: str = "", limit: int = 0) -> list[dict]:
     problems = [
         f"{path.name}: {'.'.join(map(str, e.instance_path))}: {e.message[:200]}"
         for e in _errors(jsonschema_rs, schema, prompts)
+    ]
+    problems = problems or [
+        f"{path.name}: {number}.id: {prompt['id']!r} stands twice"
+        for number, prompt in enumerate(prompts)
+        if prompt["id"] in {other["id"] for other in prompts[:number]}
     ]
     if problems:
         raise EvaluationError("\n".join(problems[:20]))
@@ -165,7 +173,7 @@ def judge(prompt: dict, answer: Answer) -> Record:
     strict = bool(reply.calls) and reply.kind in ("call", "text_call") and not reply.rescued and not answer.error
     wanted = prompt["expected_tools"]
     names = [call.name for call in reply.calls]
-    context = [problem for problem in flat if "context" in problem.field]
+    context = [problem for problem in flat if re.match(r"arguments\.context(\W|$)", problem.field)]
     if wanted:
         right = strict and sorted(set(names)) == sorted(set(wanted))
         measures = {
@@ -186,10 +194,13 @@ def judge(prompt: dict, answer: Answer) -> Record:
     outcome = "truncated" if truncated else "malformed" if answer.error or reply.rescued else reply.kind
     issues = [{"level": "ERROR", "message": f"{p.field}: found {p.found}, expected {p.expected}"} for p in flat]
     issues += [{"level": "ERROR", "message": message} for message in [*reply.problems, answer.error] if message]
-    if wanted and strict and not measures["right_tool"]:
-        issues.append({"level": "ERROR", "message": f"called {', '.join(names)}, expected {', '.join(wanted)}"})
-    if wanted and not reply.calls:
-        issues.append({"level": "ERROR", "message": f"no call, expected {', '.join(wanted)}"})
+    if not wanted and reply.kind == "empty" and not answer.error:
+        issues.append({"level": "ERROR", "message": "an empty reply, expected text"})
+    if reply.rescued:
+        issues.append({"level": "ERROR", "message": "the call is readable only leniently"})
+    if sorted(set(names)) != sorted(set(wanted)):
+        called = f"called {', '.join(names)}" if names else "no call"
+        issues.append({"level": "ERROR", "message": f"{called}, expected {', '.join(wanted) or 'no call'}"})
     return _record(
         prompt,
         response_text=answer.text,
@@ -253,8 +264,11 @@ def report(
 def run(settings: EvaluateSettings, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
     """Evaluates every target of `settings.targets` on the same prompts; a report each, in order."""
     prompts = load_prompts(settings.prompt_set, settings.tags, settings.limit)
+    targets = [part.strip() for part in settings.targets.split(",") if part.strip()]
+    if not targets:
+        raise EvaluationError(f"targets {settings.targets!r} names none; expected for example base,latest")
     reports = []
-    for name in [part.strip() for part in settings.targets.split(",") if part.strip()]:
+    for name in targets:
         with open_target(name, settings) as (label, endpoint):
             say(f"{label}: {len(prompts)} prompts at {endpoint.url}")
             started = time.perf_counter()
@@ -301,7 +315,9 @@ def markdown(reports: list[dict[str, Any]]) -> str:
             for tag, row in summary["by_tag"].items()
         ]
         out += ["", "### Top failure reasons", ""]
-        out += [f"- {count}× {message}" for message, count in summary["top_failure_reasons"]] or ["- none"]
+        out += [f"- {count}× {' '.join(message.split())}" for message, count in summary["top_failure_reasons"]] or [
+            "- none"
+        ]
     out += [
         "",
         "## Every prompt",
@@ -311,9 +327,8 @@ def markdown(reports: list[dict[str, Any]]) -> str:
     out += ["|---|---|" + "---|" * len(reports)]
     for rows in zip(*(entry["records"] for entry in reports), strict=True):
         cells = [("✓ " if row["passed"] else "✗ ") + _called(row) for row in rows]
-        out.append(
-            f"| {rows[0]['question'].replace('|', '/')[:90]} | {', '.join(rows[0]['expected_tools'])} | {' | '.join(cells)} |"
-        )
+        question = " ".join(rows[0]["question"].replace("|", "/").split())[:90]
+        out.append(f"| {question} | {', '.join(rows[0]['expected_tools'])} | {' | '.join(cells)} |")
     return "\n".join(out) + "\n"
 
 
@@ -364,8 +379,9 @@ def save(reports: list[dict[str, Any]], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for entry in reports:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in entry["metadata"]["model"])
-        (folder / f"{name}.json").write_text(json.dumps(entry, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
+        text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
+        (folder / f"{name}.json").write_text(text, "utf-8", LONE)
+    with (folder / "records.csv").open("w", newline="", encoding="utf-8", errors=LONE) as file:
         writer = csv.writer(file)
         writer.writerow(["model", "case_id", "expected", "called", "outcome", *MEASURES, "latency_s"])
         for entry in reports:
@@ -384,7 +400,7 @@ def save(reports: list[dict[str, Any]], folder: Path) -> Path:
                 )
     plot(reports).savefig(folder / "measures.png", dpi=120)
     path = folder / "report.md"
-    path.write_text(markdown(reports), "utf-8")
+    path.write_text(markdown(reports), "utf-8", LONE)
     return path
 
 

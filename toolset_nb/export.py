@@ -41,12 +41,14 @@ def convert(model_folder: Path | str, gguf: Path) -> Path:
     temporary = gguf.with_name(f".{gguf.name}.{os.getpid()}")
     command = [sys.executable, str(tools / "convert_hf_to_gguf.py"), str(model_folder), "--outtype", "q8_0"]
     environment = {**os.environ, "PYTHONPATH": str(tools), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([*command, "--outfile", str(temporary)], capture_output=True, text=True, env=environment)
-    if done.returncode:
+    try:
+        done = subprocess.run([*command, "--outfile", str(temporary)], capture_output=True, text=True, env=environment)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ExportError(f"llama.cpp's converter refused {model_folder}: {last}")
+        os.replace(temporary, gguf)
+    finally:
         temporary.unlink(missing_ok=True)
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ExportError(f"llama.cpp's converter refused {model_folder}: {last}")
-    os.replace(temporary, gguf)
     return gguf
 
 
@@ -57,7 +59,7 @@ def run_gguf(run: Run) -> Path:
     weights = {file.name: file_hash(file) for file in sorted((run.folder / "adapter").glob("*.safetensors"))}
     if not weights:
         raise ExportError(f"{run} has no adapter: its status is {run.status}")
-    if gguf.exists() and mark.exists() and json.loads(mark.read_text()) == weights:
+    if gguf.exists() and mark.exists() and mark.read_text() == json.dumps(weights):
         return gguf
     with tempfile.TemporaryDirectory(dir=run.folder) as scratch:
         convert(merge(run, Path(scratch)), gguf)
@@ -74,7 +76,7 @@ def base_gguf(folder: str) -> Path:
         "folder": folder,
         **{f.name: file_hash(f) for f in (sorted(source.iterdir()) if source.is_dir() else []) if f.is_file()},
     }
-    if not (gguf.exists() and mark.exists() and json.loads(mark.read_text()) == key):
+    if not (gguf.exists() and mark.exists() and mark.read_text() == json.dumps(key)):
         if not source.is_dir():
             from huggingface_hub import snapshot_download
 
@@ -86,8 +88,8 @@ def base_gguf(folder: str) -> Path:
 
 def check_hub(repo: str) -> None:
     """Before hours of work: is there a token, and may it write? Raises ExportError; the token is never shown."""
+    import httpx
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
 
     if not repo:
         raise ExportError("push_to_hub needs hub_repo, for example your-name/toolset-tiny")
@@ -97,7 +99,7 @@ def check_hub(repo: str) -> None:
         )
     try:
         HfApi().create_repo(repo, private=True, exist_ok=True)
-    except (HfHubHTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError, ValueError) as error:  # refused, no connection, not a name the Hub allows
         raise ExportError(f"the Hub refuses {repo}: {type(error).__name__}") from None
 
 

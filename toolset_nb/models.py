@@ -6,6 +6,7 @@ original where the Hub answers. This module does not train.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -110,7 +111,7 @@ def base_folder(size: str, base_model: str = "") -> str:
                     f"base_model {base_model}: the folder has no .safetensors file (pickled weights are not read)"
                 )
             return str(folder)
-        if base_model.count("/") != 1:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base_model):
             raise ModelError(
                 f"base_model {base_model!r} is neither a folder here nor a Hub id such as unsloth/Qwen3-8B"
             )

@@ -26,6 +26,7 @@ __all__ = [
     "prompt_completion",
     "read",
     "system_text",
+    "training_rows",
     "validate",
 ]
 
@@ -57,24 +58,43 @@ def convert(row: dict, to: str) -> list[dict]:
     return [{**made, "messages": messages, **rest}]
 
 
+def training_rows(
+    source: Iterable[dict], call_format: str = "hermes", context_source: str = "none", tool_exposure: str = "none"
+) -> list[dict]:
+    """`prompt_completion` of all rows; the two rows of a pair get the same system message."""
+    source = list(source)
+    pairs: dict[str, list[dict]] = {}
+    for row in source:
+        pairs.setdefault(_stem(row), []).append(row)
+    rendering = (call_format, context_source, tool_exposure)
+    return [
+        part
+        for row in source
+        for part in prompt_completion(row, *rendering, pair=pairs[_stem(row)] if row.get("id") else ())
+    ]
+
+
 def prompt_completion(
-    row: dict, call_format: str = "hermes", context_source: str = "none", tool_exposure: str = "none"
+    row: dict,
+    call_format: str = "hermes",
+    context_source: str = "none",
+    tool_exposure: str = "none",
+    pair: Iterable[dict] = (),
 ) -> list[dict]:
     """TRL prompt/completion rows of a row, one for each assistant turn: {"prompt", "completion", "label"?, "id"}.
 
     A turn is split at its `Result:` blocks: each becomes a tool message of the next prompt, so no completion holds a
-    result. A call that cannot be read keeps its fault in either format. Raises ValueError for a row without messages.
+    result. A call that cannot be read keeps its fault in either format. `pair` holds the rows on the same prompt: the
+    system message is made from all of them, so that it tells nothing about the label. Raises ValueError for a row without
+    messages.
     """
-    turns, stem = _turns(row), _stem(row)
-    meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
-    made = [block for _, blocks in turns for block in blocks if isinstance(block, Call)]
-    names = [name for name in meta.get("tools") or [] if isinstance(name, str)] or [call.name for call in made]
-    ids = next((call.arguments["context"] for call in made if isinstance(call.arguments.get("context"), dict)), {})
-    ids = {**ids, **meta}
-    system = system_text(stem, names, call_format, context_source, tool_exposure, ids)
+    system = ""
+    if (context_source, tool_exposure) != ("none", "none"):
+        names, ids = _called(list(pair) or [row])
+        system = system_text(_stem(row), names, call_format, context_source, tool_exposure, ids)
     prompt = [{"role": "system", "content": system}] if system else []
     done: list[dict] = []
-    for role, blocks in turns:
+    for role, blocks in _turns(row):
         if role != "assistant":
             content = _text(role, blocks)
             if role == "user" and content.startswith("Result:"):
@@ -238,6 +258,22 @@ def _result(content: Any) -> Any:
     except ValueError:
         value = content.strip()
     return value if isinstance(value, dict) else {"result": value}
+
+
+def _called(pair: list[dict]) -> tuple[list[str], dict]:
+    """(tool names, ids) that rows on one prompt name or use; ids of the true row before those of the false one."""
+    names: list[str] = []
+    ids: dict = {}
+    for row in sorted(pair, key=lambda row: row.get("label") is False):
+        meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
+        made = [block for _, blocks in _turns(row) for block in blocks if isinstance(block, Call)]
+        names += [name for name in meta.get("tools") or [] if isinstance(name, str)] + [call.name for call in made]
+        contexts = [] if meta.get("defect") == "foreign_ids" else [call.arguments.get("context") for call in made]
+        for found in (meta, *contexts):
+            for key in ("sessionId", "workspaceId") if isinstance(found, dict) else ():
+                if isinstance(found.get(key), str):
+                    ids.setdefault(key, found[key])
+    return names, ids
 
 
 def _segments(blocks: list) -> Iterator[tuple[list, Result | None]]:

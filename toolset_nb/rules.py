@@ -27,20 +27,22 @@ ROW_KEYS = frozenset(("id", "conversations", "label", "meta"))
 ROW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ROLES = ("system", "user", "assistant", "tool")
 
-# A line with none of these, and no bracket beyond its two lists, cannot break a rule on text and is not searched further.
+# A line with none of these, and no bracket beyond its two lists, cannot break a rule on text.
 SUSPECT = ("<", "\\u", "hf_", "sk-", "/home/", "Users", "\x7f", "\ufeff")
 PLAIN_CALL = re.compile(r"tool_call: (\S+)\narguments: (?=\{)")
-SPECIAL = re.compile(
-    r"<\|[a-zA-Z0-9_]+\|>|</?(?:tool_call|tool_response|tools|think|start_of_turn|end_of_turn|bos|eos)>|</s>"
-    r"|\[/?(?:INST|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\]"
-)
-LEAKS = {
-    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
-    "an API key": re.compile(r"\bsk-[A-Za-z0-9]{20,}"),
-    "a home path": re.compile(
-        r"/home/[^/\s\"']+/|/Users/[^/\s\"']+/(?=Library|Documents|Desktop|Downloads)|[A-Za-z]:\\+Users\\"
+SPECIAL = (  # each begins with one literal, which makes the search fast
+    re.compile(
+        r"<(?:\|[a-zA-Z0-9_]+\||/?(?:tool_call|tool_response|tools|think|start_of_turn|end_of_turn|bos|eos)|/s)>"
     ),
-}
+    re.compile(r"\[/?(?:INST|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\]"),
+)
+LEAKS = (
+    ("a Hugging Face token", re.compile(r"hf_[A-Za-z0-9]{30,}")),
+    ("an API key", re.compile(r"sk-(?:[a-z]{2,8}-)?[A-Za-z0-9_-]{0,8}[A-Za-z0-9]{20,}")),
+    ("a home path", re.compile(r"/home/[^/\s\"']+/")),
+    ("a home path", re.compile(r":\\+Users\\")),
+    ("a home path", re.compile(r"/Users/[^/\s\"']+/(?:Library|Documents|Desktop|Downloads)\b")),
+)
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufeff]")
 RESULT_LINE = re.compile(r"^Result:", re.M)
 CALL_WORDS = re.compile(r"tool_call|arguments\W{0,3}:")
@@ -128,7 +130,7 @@ def check_row(
 
 
 def _is_plain(row: dict, known: Catalogue) -> bool:
-    """Whether a true row of the commonest shape is right: the same rules in a tenth of the time. False decides nothing."""
+    """Whether a true row of the commonest shape is right: the same rules, far faster. False decides nothing."""
     match row:
         case {
             "id": str(row_id),
@@ -324,7 +326,7 @@ def _has_defect(defect: str, row: dict, reply: calls.Reply, faults: list[Problem
         in_context = name.startswith("arguments.context")
         missing, unknown = problem.found in ("nothing", "none of these"), problem.found == "an unknown parameter"
         found = {
-            "missing_argument": missing and name.startswith("arguments.") and not in_context,
+            "missing_argument": missing and name.startswith("arguments") and not in_context,
             "unknown_argument": unknown,
             "wrong_type": name.startswith("arguments") and not missing and not unknown,
             "empty_session_memory": name == "arguments.context.sessionMemory" and not missing,
@@ -374,9 +376,10 @@ def _leaves(where: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _text_rules(where: str, text: str) -> Iterator[Problem]:
     """Template tokens, secrets, home paths and characters that no text should hold."""
-    if found := SPECIAL.search(text):
-        yield Problem(where, f"the chat-template token {found.group()}", "plain text")
-    for what, pattern in LEAKS.items():
+    for pattern in SPECIAL:
+        if found := pattern.search(text):
+            yield Problem(where, f"the chat-template token {found.group()}", "plain text")
+    for what, pattern in LEAKS:
         if pattern.search(text):
             yield Problem(where, what, "none in a dataset")
     if found := UNPRINTABLE.search(text):

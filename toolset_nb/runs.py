@@ -131,7 +131,8 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """Every whole line of log.jsonl; a torn last line is left out."""
         rows = []
-        with contextlib.suppress(FileNotFoundError), (self.folder / "log.jsonl").open(encoding="utf-8") as file:
+        path = self.folder / "log.jsonl"
+        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 with contextlib.suppress(ValueError):
                     rows.append(json.loads(line))
@@ -164,9 +165,14 @@ def find(name: str, method: str | None = None) -> Run:
 
 
 def list_runs() -> list[Run]:
-    """Every run folder, newest first."""
-    folders = [path.parent for path in runs_folder().glob("*/run.json") if path.parent.name != "latest"]
-    return [Run(folder) for folder in sorted(folders, key=lambda f: Run(f).record["started"], reverse=True)]
+    """Every run folder with a readable run.json, newest first."""
+    found = []
+    for path in runs_folder().glob("*/run.json"):
+        run = Run(path.parent)
+        with contextlib.suppress(RunError, KeyError, TypeError):
+            if path.parent.name != "latest":
+                found.append((str(run.record["started"]), run))
+    return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
 def mark_failed_on_error(run: Run) -> None:
@@ -215,12 +221,13 @@ def _commit() -> str | None:
 
 
 def _process_started(pid: int) -> float | None:
-    """When the process began (seconds since the epoch, or ticks since boot on Linux); None when it is gone.
+    """When the process began, in clock ticks since boot (0 where there is no /proc); None when it is gone.
 
-    A process id alone may have been given to another process since.
+    A process id alone may have been given to another process since; a zombie is gone although it still has one.
     """
     try:
-        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else float(fields[19])
     except (OSError, IndexError, ValueError):
         if Path("/proc").exists():
             return None

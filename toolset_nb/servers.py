@@ -5,6 +5,7 @@ infrastructure fault is a RequestFailed after its retries. Not here: native APIs
 """
 
 import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,10 +41,14 @@ class Endpoint:
     """An OpenAI-compatible server: `url` without the /v1 part, `model` as the server names it."""
 
     def __init__(self, url: str, model: str = "", timeout: float = 120, retries: int = 2, api_key: str = ""):
-        self.url, self.model, self.retries = url.rstrip("/").removesuffix("/v1"), model, retries
+        self.url, self.model = url.rstrip("/").removesuffix("/v1"), model
+        self.timeout, self.retries = timeout, retries
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx.Timeout(timeout, connect=min(timeout, 10))
-        self.client = httpx.Client(base_url=self.url, timeout=limits, headers=headers, follow_redirects=False)
+        try:
+            self.client = httpx.Client(base_url=self.url, timeout=limits, headers=headers, follow_redirects=False)
+        except httpx.InvalidURL as error:
+            raise RequestFailed(f"{url}: no address ({error}); expected one such as http://127.0.0.1:8080") from None
 
     def __enter__(self) -> "Endpoint":
         return self
@@ -53,7 +58,11 @@ class Endpoint:
 
     def models(self) -> list[str]:
         """The names of /v1/models; raises RequestFailed."""
-        return [entry["id"] for entry in self._send("GET", "/v1/models")["data"]]
+        reply = self._send("GET", "/v1/models")
+        try:
+            return [entry["id"] for entry in reply["data"]]
+        except (KeyError, TypeError):
+            raise RequestFailed(f"{self.url}: the reply is no list of models") from None
 
     def ask(self, messages: list[dict], **sampling: Any) -> Answer:
         """One chat completion. `sampling` goes into the request as it is (temperature, top_p, max_tokens, seed, tools)."""
@@ -85,28 +94,32 @@ class Endpoint:
         return attempts(self._send_once, method, path, body)
 
     def _send_once(self, method: str, path: str, body: dict | None) -> dict:
+        started = time.perf_counter()
         try:
             with self.client.stream(method, path, json=body) as response:
                 content = bytearray()
                 for block in response.iter_bytes():
                     content += block
                     if len(content) > MAX_REPLY_BYTES:
-                        raise RequestFailed(f"{self.url}: the reply is larger than {MAX_REPLY_BYTES >> 20} MB")
+                        raise RequestFailed(f"{self.url}: the reply is larger than {MAX_REPLY_BYTES / 2**20:g} MB")
+                    if time.perf_counter() - started > self.timeout:  # httpx limits each read, not their sum
+                        raise _Transient(f"{self.url}: no whole reply within {self.timeout:g} s")
         except httpx.HTTPError as error:
             raise _Transient(f"{self.url}: {type(error).__name__}: {error or 'no answer'}") from None
         text = content.decode("utf-8", "replace")
-        if response.status_code == 500 and ("does not match the expected" in text or "Failed to parse" in text):
+        if response.status_code == 500 and ("does not match the expected" in text or "Failed to parse input" in text):
             return {"model_fault": text[:2000]}
         if response.status_code == 429 or response.status_code >= 500:
             raise _Transient(f"{self.url}: HTTP {response.status_code}: {text[:200]}")
         if response.status_code >= 300:
             raise RequestFailed(f"{self.url}: HTTP {response.status_code}: {text[:200]}")
         try:
-            import json
-
-            return json.loads(text)
-        except ValueError:
+            reply = json.loads(text)
+        except (ValueError, RecursionError):
             raise _Transient(f"{self.url}: the reply is not JSON: {text[:120]!r}") from None
+        if not isinstance(reply, dict):
+            raise RequestFailed(f"{self.url}: the reply is a JSON {type(reply).__name__}, expected an object")
+        return reply
 
 
 @contextlib.contextmanager

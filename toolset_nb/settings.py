@@ -28,6 +28,9 @@ def _lower(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_refuse_bool)]
+# The link runs/latest, and what Windows keeps for devices.
+RESERVED = re.compile(r"(?:latest|con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.I)
+SECRET = re.compile(r"(hf_|sk-|gh[pousr]_|github_pat_|AKIA|AIza)[\w-]{8,}")
 Real = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
 
 
@@ -42,7 +45,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_name: str = ""
-    seed: Whole = Field(42, ge=0)
+    seed: Whole = Field(42, ge=0, lt=2**32)
     interactive: Choice("auto", "yes", "no") = "auto"
 
     @field_validator("run_name")
@@ -50,6 +53,8 @@ class Settings(BaseModel):
     def _plain_name(cls, value: str) -> str:
         if value and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", value):
             raise ValueError("letters, digits, '.', '_' and '-' only, 80 at most, no folder")
+        if RESERVED.fullmatch(value):
+            raise ValueError("a name that is not reserved, as latest, CON and NUL are")
         return value
 
 
@@ -64,7 +69,7 @@ class TrainingSettings(Settings):
     tool_exposure: Choice("none", "agent", "all") = "none"
     learning_rate: Real = Field(0, ge=0, lt=1)
     epochs: Real = Field(0, ge=0, le=100)
-    max_steps: Whole = Field(0, ge=0)
+    max_steps: Whole = Field(0, ge=0, le=10_000_000)
     batch_size: Whole = Field(0, ge=0, le=1024)
     gradient_accumulation: Whole = Field(0, ge=0, le=4096)
     logging_steps: Whole = Field(10, ge=1)
@@ -130,7 +135,6 @@ class EvaluateSettings(Settings):
     temperature: Real = Field(0.0, ge=0, le=2)
     top_p: Real = Field(1.0, gt=0, le=1)
     max_tokens: Whole = Field(400, ge=1)
-    seed: Whole = Field(42, ge=0)
     slots: Whole = Field(8, ge=1, le=64)
     timeout: Real = Field(120, gt=0)
     retries: Whole = Field(2, ge=0, le=10)
@@ -172,11 +176,14 @@ def _explain(model: type[Settings], problem: dict) -> str:
 
         best = process.extractOne(name, list(model.model_fields), score_cutoff=60)
         hint = f"did you mean {best[0]}?" if best else "known: " + ", ".join(model.model_fields)
-        return f"unknown parameter {name} (value {_shown(problem['input'])}): {hint}"
+        secret = re.search("token|key|secret|password", name, re.I)
+        value = "..." if secret else _shown(problem["input"])
+        return f"unknown parameter {_masked(name)[:80]} (value {value}): {hint}"
     expected = {
         "bool_parsing": "true or false",
         "bool_type": "true or false",
         "int_parsing": "a whole number",
+        "int_parsing_size": "a whole number",
         "int_from_float": "a whole number",
         "float_parsing": "a number",
         "finite_number": "a finite number",
@@ -186,14 +193,21 @@ def _explain(model: type[Settings], problem: dict) -> str:
 
 def _shown(value: Any) -> str:
     """The value as it may be shown: a pasted token never reaches an output."""
-    return re.sub(r"(hf_|sk-)[A-Za-z0-9]{8,}", r"\1...", repr(value))[:80]
+    try:
+        return _masked(repr(value))[:80]
+    except ValueError:  # an integer of more than 4,300 digits has no repr
+        return "a number of thousands of digits"
+
+
+def _masked(text: str) -> str:
+    return SECRET.sub(r"\1...", text)
 
 
 def _assigned(history: list[str] | None) -> list[str]:
     """Names assigned in the last settings cell and the last cell that papermill injected."""
     cells = {}
     for source in history or []:
-        if "#@param" in source:
+        if re.search(r"#\s*@param", source):
             cells["form"] = source
         elif source.lstrip().startswith("# Parameters"):
             cells["injected"] = source

@@ -46,8 +46,7 @@ def load_rows(settings: Any, method: str) -> list[dict]:
     source = [row for _, row in rows.read(path)]
     if method == "sft":
         source = [row for row in source if row.get("label") is not False]
-    rendered = [part for row in source for part in rows.prompt_completion(row, *rendering)]
-    return rendered[: settings.max_rows or None]
+    return rows.training_rows(source, *rendering)[: settings.max_rows or None]
 
 
 def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False) -> list[dict]:
@@ -128,19 +127,26 @@ def quieten(trainer) -> None:
 def resume_point(settings: Any) -> tuple[Run | None, str | None]:
     """(run, checkpoint) to go on from: `resume` is "latest" or a run's name; (None, None) when it is empty.
 
-    Only a checkpoint that carries its marker and the sizes in it is whole. Raises RunError when there is none.
+    Only a run of the notebook's own method counts, and only a checkpoint that carries its marker and the sizes in it is
+    whole. Raises RunError when there is none.
     """
     if not settings.resume:
         return None, None
     from toolset_nb.runs import find, list_runs
+    from toolset_nb.settings import KTOSettings
+
+    method = "kto" if isinstance(settings, KTOSettings) else "sft"
 
     if settings.resume == "latest":
-        unfinished = [run for run in list_runs() if run.status in ("crashed", "failed") and _checkpoints(run)]
+        same = [run for run in list_runs() if run.record["method"] == method]
+        unfinished = [run for run in same if run.status in ("crashed", "failed") and _checkpoints(run)]
         if not unfinished:
-            raise RunError("resume latest: no unfinished run with a whole checkpoint")
+            raise RunError(f"resume latest: no unfinished {method} run with a whole checkpoint")
         run = unfinished[0]
     else:
         run = find(settings.resume)
+        if run.record["method"] != method:
+            raise RunError(f"resume: {run} is a {run.record['method']} run, expected {method}")
     whole = _checkpoints(run)
     if not whole:
         raise RunError(f"resume: {run} has no whole checkpoint")
@@ -216,24 +222,26 @@ def plot(history: list[dict], method: str):
             )
             axis.margins(x=0.08)
             axis.grid(alpha=0.3)
-        axes[0][0].legend(frameon=False)
+        if axes[0][0].lines:
+            axes[0][0].legend(frameon=False)
         figure.tight_layout()
         plt.close(figure)  # shown or saved by the caller, never twice
     return figure
 
 
-def save_plots(run: Run, method: str) -> Path:
-    """plots/loss.png in the run folder, and one line of text that says what it shows."""
+def save_plots(run: Run, method: str):
+    """Writes plots/loss.png, says in one line what it shows, and returns the figure for the notebook to show."""
     history = run.history()
     path = run.path("plots", "loss.png")
-    plot(history, method).savefig(path, dpi=120)
+    figure = plot(history, method)
+    figure.savefig(path, dpi=120)
     if history:
         first, last = history[0], history[-1]
         print(f"loss {first['loss']:.3f} at step {first['step']}, {last['loss']:.3f} at step {last['step']}; {path}")
-    return path
+    return figure
 
 
-def answer(model, tokenizer, prompts: list[str], max_tokens: int = 220, system: str = "") -> list[str]:
+def answer(model, tokenizer, prompts: list[str], max_tokens: int = 200, system: str = "") -> list[str]:
     """Greedy replies to single-turn prompts, in one batch."""
     import torch
 
@@ -255,11 +263,11 @@ def answer(model, tokenizer, prompts: list[str], max_tokens: int = 220, system: 
 
 
 def show_answers(prompts: list[str], before: list[str], after: list[str] | None = None) -> None:
-    """Prints the replies one under the other."""
+    """Prints the replies one under the other, long ones cut."""
     for number, prompt in enumerate(prompts):
-        print(f"\nyou:    {prompt}\nbefore: {before[number].strip()}")
+        print(f"\nyou:    {prompt}\nbefore: {_cut(before[number])}")
         if after:
-            print(f"after:  {after[number].strip()}")
+            print(f"after:  {_cut(after[number])}")
 
 
 def save_adapter(run: Run, model, tokenizer) -> Path:
@@ -313,7 +321,7 @@ def _checkpoints(run: Run) -> list[Path]:
             files = json.loads((folder / MARKER).read_text())["files"]
             if all((folder / name).stat().st_size == size for name, size in files.items()):
                 whole.append(folder)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return sorted(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))
 
@@ -327,6 +335,11 @@ def _line(fields: dict[str, Any], steps: int) -> str:
         f"step {fields['step']:>5}/{steps}  loss {fields['loss']:.4f}  lr {fields.get('learning_rate', 0):.2e}{margin}  "
         f"{fields['tokens_per_second']:.0f} tokens/s  {fields['memory_gb']:.1f} GB  ETA {minutes:.0f}:{seconds:02.0f}"
     )
+
+
+def _cut(text: str, length: int = 900) -> str:
+    text = text.strip()
+    return text if len(text) <= length else text[:length] + " ..."
 
 
 def _smooth(values: Iterable[float], weight: float = 0.8) -> list[float]:

@@ -1,0 +1,158 @@
+"""The run folder: what a finished, a failed and a killed run leave behind, and how a run is found again."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from toolset_nb import runs
+from toolset_nb.runs import Run, RunError, find, list_runs, runs_folder
+
+
+def complete(method: str = "sft", name: str = "") -> Run:
+    run = Run.start(method, "tiny", name)
+    run.finish()
+    return run
+
+
+def test_a_started_run_records_where_and_with_what_it_runs():
+    run = Run.start("sft", "tiny", dataset={"rows": 3})
+    record = json.loads((run.folder / "run.json").read_text("utf-8"))
+    assert run.status == record["status"] == "running"
+    assert (record["method"], record["size"], record["pid"]) == ("sft", "tiny", os.getpid())
+    assert record["dataset"] == {"rows": 3}
+    assert record.keys() >= {"started", "host", "python", "packages", "commit", "process_started"}
+    assert run.folder.name.endswith("-sft-tiny")
+
+
+def test_finish_adds_results_and_fail_a_reason():
+    good, bad = Run.start("sft", "tiny"), Run.start("kto", "tiny")
+    good.finish(results={"loss": 0.5})
+    bad.fail("out of memory")
+    assert (good.status, good.record["results"]) == ("complete", {"loss": 0.5})
+    assert (bad.status, bad.record["reason"]) == ("failed", "out of memory")
+    assert good.record["finished"] >= good.record["started"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no rows"), KeyboardInterrupt()])
+def test_guard_marks_the_run_failed_and_lets_the_error_through(error):
+    run = Run.start("sft", "tiny")
+    with pytest.raises(type(error)), run.guard():
+        raise error
+    assert run.status == "failed" and type(error).__name__ in run.record["reason"]
+
+
+@pytest.mark.parametrize("name", ["", "garden"])
+def test_runs_of_one_name_get_folders_of_their_own(name):
+    folders = [Run.start("sft", "tiny", name).folder for _ in range(3)]
+    assert len(set(folders)) == 3
+    if name:
+        assert [folder.name for folder in folders] == ["garden", "garden-2", "garden-3"]
+
+
+def test_latest_is_a_link_to_the_newest_run_and_no_run_itself():
+    Run.start("sft", "tiny", "one")
+    Run.start("sft", "tiny", "two")
+    assert (runs_folder() / "latest").resolve() == (runs_folder() / "two").resolve()
+    assert [run.folder.name for run in list_runs()] == ["two", "one"]
+
+
+def test_latest_is_a_text_file_where_links_are_not_allowed(monkeypatch):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
+    complete(name="one")
+    assert (runs_folder() / "latest").read_text() == "one\n"
+    assert find("latest").folder.name == "one"
+
+
+def test_find_takes_latest_latest_of_a_method_a_name_and_a_path(tmp_path):
+    complete("sft", "a")
+    complete("kto", "b")
+    Run.start("sft", "tiny", "unfinished")
+    found = [find(name).folder.name for name in ("latest", "latest:sft", "latest:kto", "a", str(runs_folder() / "b"))]
+    assert found == ["b", "a", "b", "a", "b"]
+    assert find("latest", "sft").folder.name == "a"
+
+
+def test_find_says_what_exists():
+    with pytest.raises(RunError, match="newest: none"):
+        find("garden")
+    complete("sft", "meadow")
+    with pytest.raises(RunError, match="no run 'garden' under .* newest: meadow"):
+        find("garden")
+    with pytest.raises(RunError, match="no complete kto run under"):
+        find("latest:kto")
+
+
+@pytest.mark.parametrize("content", ["", '{"status": "run', "[]", "{}"])
+def test_a_run_json_that_cannot_be_read_hides_no_other_run(content):
+    complete(name="good")
+    broken = runs_folder() / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text(content)
+    assert find("latest").folder.name == "good"
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
+        _ = Run(tmp_path).record
+
+
+def test_139_the_run_of_a_killed_process_reads_as_crashed():
+    code = "from toolset_nb.runs import Run; print(Run.start('sft', 'tiny').folder, flush=True); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    run = Run(process.stdout.readline().strip())
+    assert run.status == "running"
+    process.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but a zombie until somebody asks
+    assert run.status == "crashed"
+    process.communicate()
+    assert run.status == "crashed"
+    assert run.record["status"] == "running"  # a dead process cannot write
+
+
+def test_a_process_id_that_another_process_has_now_reads_as_crashed():
+    run = Run.start("sft", "tiny")
+    run.update(process_started=run.record["process_started"] - 1)
+    assert run.status == "crashed"
+
+
+def test_a_run_of_another_machine_is_taken_at_its_word():
+    run = Run.start("sft", "tiny")
+    run.update(host="elsewhere", pid=0)
+    assert run.status == "running"
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 3, "lo', b'{"step": 3, "note": "\xc3', b""])
+def test_a_torn_last_log_line_is_left_out(torn):
+    run = Run.start("sft", "tiny")
+    assert run.history() == []
+    run.log({"step": 1, "loss": 2.5})
+    run.log({"step": 2, "loss": 2.25})
+    with (run.folder / "log.jsonl").open("ab") as file:
+        file.write(torn)
+    assert run.history() == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}]
+
+
+def test_138_the_old_run_json_stays_when_the_new_one_cannot_be_written(monkeypatch):
+    run = Run.start("sft", "tiny")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.os, "replace", full)
+    with pytest.raises(OSError):
+        run.finish()
+    assert run.status == "running"
+
+
+def test_file_hash_is_sha256_of_the_bytes(tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"toolset" * 300_000)
+    assert runs.file_hash(path) == hashlib.sha256(b"toolset" * 300_000).hexdigest()

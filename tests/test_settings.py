@@ -1,0 +1,207 @@
+"""Parameters: what papermill leaves behind becomes the right type; anything else is an error that names the parameter."""
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+
+from toolset_nb.settings import EvaluateSettings, KTOSettings, SettingsError, SFTSettings, check, choices, read
+
+MODELS = [SFTSettings, KTOSettings, EvaluateSettings]
+TOKENS = ["hf_" + "aB3" * 12, "sk-proj-" + "aB3_" * 12, "sk-" + "aB3" * 12, "ghp_" + "aB3" * 12]
+
+LEFTOVERS = [
+    ("push_to_hub", "false", False),
+    ("push_to_hub", "True", True),
+    ("push_to_hub", "no", False),
+    ("push_to_hub", "off", False),
+    ("learning_rate", "2e-4", 2e-4),
+    ("learning_rate", 0, 0.0),
+    ("model_size", "7B", "7b"),
+    ("model_size", " 7b ", "7b"),
+    ("max_steps", 1000.0, 1000),
+    ("max_steps", "60", 60),
+    ("max_steps", 60.0, 60),
+    ("max_steps", 0, 0),
+    ("epochs", "1", 1.0),
+    ("report_to", "TensorBoard", "tensorboard"),
+    ("interactive", "YES", "yes"),
+]
+
+BAD = [
+    ("56 a time of day", "push_to_hub", "12:30", "true or false"),
+    ("56 a word", "push_to_hub", "maybe", "true or false"),
+    ("56 nothing", "push_to_hub", None, "true or false"),
+    ("57 a number", "model_size", 7, "'7b'"),
+    ("57 an empty size", "model_size", "", "'7b'"),
+    ("57 a size that does not exist", "model_size", "70b", "'13b'"),
+    ("58 a power as text", "max_steps", "1e3", "a whole number"),
+    ("58 a fraction", "max_steps", 1.5, "a whole number"),
+    ("58 a fraction as text", "max_steps", "1.5", "a whole number"),
+    ("58 below zero", "max_steps", -1, "greater than or equal to 0"),
+    ("58 longer than a life", "max_steps", 1e18, "less than or equal to"),
+    ("58 true", "max_steps", True, "a number, not true or false"),
+    ("58 thousands of digits", "max_steps", 10**5000, "less than or equal to"),
+    ("58 thousands of digits as text", "max_steps", "9" * 5000, "a whole number"),
+    ("59 nan", "learning_rate", float("nan"), "less than 1"),
+    ("59 nan as text", "learning_rate", "nan", "less than 1"),
+    ("59 inf", "epochs", "inf", "less than or equal to 100"),
+    ("59 true", "learning_rate", True, "a number, not true or false"),
+    ("61 a path upwards", "run_name", "../../etc", "no folder"),
+    ("61 an absolute path", "run_name", "/tmp/x", "no folder"),
+    ("61 a folder", "run_name", "a/b", "no folder"),
+    ("61 a device", "run_name", "CON", "not reserved"),
+    ("61 a device with an ending", "run_name", "nul.txt", "not reserved"),
+    ("61 the link", "run_name", "latest", "not reserved"),
+    ("61 300 characters", "run_name", "a" * 300, "80 at most"),
+    ("61 a line end", "run_name", "a\n", "no folder"),
+    ("68 a line end", "base_model", "unsloth/Qwen3-8B\n", "no blanks"),
+    ("68 a revision", "base_model", "unsloth/Qwen3-8B@main", "no '@'"),
+    ("a hub name of three parts", "hub_repo", "a/b/c", "a Hub name such as user/model"),
+    ("a rate of 2", "learning_rate", 2, "less than 1"),
+    ("a seed of 33 bits", "seed", 2**32, "less than"),
+    ("a list", "dataset", ["x.jsonl"], "a valid string"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "value"), LEFTOVERS)
+def test_what_papermill_leaves_behind_becomes_the_right_type(name, given, value):
+    found = getattr(check(SFTSettings, {name: given}), name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_bad_value_is_named_with_its_parameter_and_what_is_expected(name, value, expected):
+    with pytest.raises(SettingsError) as caught:
+        check(SFTSettings, {name: value})
+    message = str(caught.value)
+    assert message.startswith(f"parameter {name} is ") and expected in message
+    assert len(message) < 300 and "\n" not in message
+
+
+def test_every_bad_value_has_a_line_of_its_own():
+    with pytest.raises(SettingsError) as caught:
+        check(SFTSettings, {"max_steps": "many", "epochs": "nan", "modelsize": "7b"})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("learning_rat", "did you mean learning_rate?"),
+        ("modelsize", "did you mean model_size?"),
+        ("max_step", "did you mean max_steps?"),
+        ("zzz", "known: run_name, seed"),
+    ],
+)
+def test_60_an_unknown_name_is_refused_with_a_suggestion(name, hint):
+    with pytest.raises(SettingsError, match="unknown parameter") as caught:
+        check(SFTSettings, {name: 1})
+    assert name in str(caught.value) and hint in str(caught.value)
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize(
+    "name", ["hf_token", "hub_repo", "run_name", "max_steps", "model_size", "base_modle", "push_to_hub"]
+)
+def test_62_a_pasted_token_never_reaches_the_message(name, token):
+    with pytest.raises(SettingsError) as caught:
+        check(SFTSettings, {name: f" {token}@"})
+    assert name in str(caught.value)
+    assert "aB3aB3" not in str(caught.value) and "aB3_aB3" not in str(caught.value)
+
+
+def test_62_the_value_of_a_parameter_named_like_a_secret_is_not_shown_nor_a_token_used_as_a_name():
+    with pytest.raises(SettingsError) as caught:
+        check(SFTSettings, {"wandb_api_key": "0123456789abcdef", TOKENS[0]: 1})
+    assert "0123" not in str(caught.value) and "aB3" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("model", "name"), [(KTOSettings, "desirable_weight"), (EvaluateSettings, "timeout")])
+@pytest.mark.parametrize("value", ["inf", float("inf"), "1e999"])
+def test_59_a_number_without_an_upper_limit_is_finite_all_the_same(model, name, value):
+    with pytest.raises(SettingsError, match=f"parameter {name} is .*; expected a finite number"):
+        check(model, {name: value})
+
+
+def test_a_kto_batch_of_one_is_refused_since_its_kl_term_needs_other_rows():
+    assert check(KTOSettings, {"batch_size": 2}).batch_size == 2
+    with pytest.raises(SettingsError, match="batch_size is 1; expected 2 or more"):
+        check(KTOSettings, {"batch_size": 1})
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_defaults_are_valid_and_cannot_be_changed_later(model):
+    settings = check(model, {})
+    assert check(model, settings.model_dump()) == settings
+    with pytest.raises(ValueError):
+        settings.seed = 1
+
+
+def test_choices_lists_the_words_of_every_closed_parameter():
+    assert choices(SFTSettings)["model_size"] == ["auto", "tiny", "3b", "7b", "13b", "20b"]
+    assert choices(EvaluateSettings)["call_format"] == ["hermes", "text"]
+
+
+FORM = 'max_steps: int = 0  # @param {type:"integer"}\nmodel_size: str = "auto"  # @param ["auto", "tiny"]'
+INJECTED = '# Parameters\nmax_steps = 60\nmodel_size = "TINY"\n'
+
+
+def kernel(*cells: str) -> dict:
+    """Globals after running cells in a fresh kernel, with IPython's history."""
+    namespace = {"In": [""]}
+    for cell in cells:
+        namespace["In"].append(cell)
+        exec(cell, namespace)
+    return namespace
+
+
+def test_the_form_alone_gives_its_values():
+    assert read(SFTSettings, kernel(FORM)) == check(SFTSettings, {})
+
+
+def test_the_injected_cell_wins_over_the_form():
+    settings = read(SFTSettings, kernel(FORM, INJECTED))
+    assert (settings.max_steps, settings.model_size) == (60, "tiny")
+
+
+def test_names_of_other_cells_are_no_parameters():
+    settings = read(SFTSettings, kernel("answer = 42\nepochs = 9", FORM, "count = 3"))
+    assert settings.epochs == 0
+
+
+def test_an_unknown_name_in_the_injected_cell_stops_the_run():
+    with pytest.raises(SettingsError, match="did you mean learning_rate"):
+        read(SFTSettings, kernel(FORM, "# Parameters\nlearning_rat = 1"))
+
+
+def test_a_notebook_run_twice_in_one_kernel_takes_the_later_form():
+    edited = FORM.replace("= 0", "= 7") + "\nseed: int = 1  # @param"
+    assert read(SFTSettings, kernel(FORM + "\nwrong = 1  # @param", "x = 1", edited)).max_steps == 7
+    assert read(SFTSettings, kernel(edited, "x = 1", FORM)).seed == 42
+
+
+def test_a_script_without_ipython_takes_every_simple_global():
+    namespace = {"__name__": "__main__", "_private": 1, "max_steps": 5, "path": object(), "check": check}
+    assert read(SFTSettings, namespace).max_steps == 5
+    with pytest.raises(SettingsError, match="did you mean max_steps"):
+        read(SFTSettings, {"max_stepz": 5})
+
+
+names = st.one_of(st.sampled_from(sorted(SFTSettings.model_fields)), st.text(max_size=30))
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=40), st.binary(max_size=9)),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=5), part, max_size=3),
+    max_leaves=5,
+)
+
+
+@effort(deadline=None)  # the first misspelt name imports the module that finds the nearest one
+@given(st.sampled_from(MODELS), st.dictionaries(names, values, max_size=4))
+def test_check_raises_nothing_but_settings_errors(model, given):
+    try:
+        settings = check(model, given)
+    except SettingsError as error:
+        assert str(error)
+    else:
+        assert check(model, settings.model_dump()) == settings

@@ -1,0 +1,184 @@
+"""What surrounds the trainer: which rows it gets, whether the right tokens are supervised, where it may resume."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from toolset_nb import models, training
+from toolset_nb.jsonl import DataError
+from toolset_nb.paths import repo_root
+from toolset_nb.runs import Run, RunError
+from toolset_nb.settings import KTOSettings, SFTSettings
+from toolset_nb.training import MARKER, _checkpoints, check_supervised, data_path, drop_long, is_interactive, plot
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return models.embedded_tokenizer()
+
+
+def row(number: int, words: int = 3, **more) -> dict:
+    return {
+        "id": f"r{number}",
+        "prompt": [{"role": "user", "content": f"Question {number}"}],
+        "completion": [{"role": "assistant", "content": "word " * words + "end"}],
+        **more,
+    }
+
+
+def test_rows_that_do_not_fit_whole_are_left_out_and_named(tokenizer, capsys):
+    data = [row(0), row(1, 200), row(2)]
+    assert drop_long(data, tokenizer, 60) == [data[0], data[2]]
+    told = capsys.readouterr().out
+    assert "2 of 3 rows fit max_length 60" in told and "left out: r1, 2" in told
+
+
+def test_of_a_pair_both_rows_stay_or_go(tokenizer):
+    data = [row(0), row(1), row(2), row(3, 200), row(4, 200), row(5), row(6), row(7)]
+    kept = drop_long(data, tokenizer, 60, pairs=True)
+    assert [entry["id"] for entry in kept] == ["r0", "r1", "r6", "r7"]
+    assert len(drop_long(data, tokenizer, 60)) == 6
+
+
+def test_29_no_row_that_fits_is_an_error_with_the_length_it_takes(tokenizer):
+    with pytest.raises(DataError, match=r"no row fits max_length 8: raise it above \d\d"):
+        drop_long([row(0)], tokenizer, 8)
+
+
+def supervised(tokenizer, data: list[dict], from_prompt: int = 0) -> SimpleNamespace:
+    """A stand-in for a trainer: its tokenised rows, with the last `from_prompt` prompt tokens supervised too."""
+    table = []
+    for entry in data:
+        opened = tokenizer.apply_chat_template(entry["prompt"], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(entry["prompt"] + entry["completion"], tokenize=False)
+        ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+        start = len(tokenizer(opened, add_special_tokens=False)["input_ids"]) - from_prompt
+        table.append({"input_ids": ids, "labels": [-100] * start + ids[start:]})
+    return SimpleNamespace(train_dataset=table)
+
+
+def test_rows_whose_answers_alone_are_supervised_pass_and_are_shown(tokenizer, capsys):
+    data = [row(0), row(1)]
+    check_supervised(supervised(tokenizer, data), tokenizer, data, show=1)
+    told = capsys.readouterr().out
+    assert "2 rows checked: only assistant tokens are supervised" in told
+    assert "user: Question 0\n>>>word word word end" in told and "Question 1" not in told
+
+
+@pytest.mark.parametrize("tokens", [3, 6, -1])
+def test_a_row_whose_prompt_is_supervised_or_whose_answer_is_not_stops_the_training(tokenizer, tokens):
+    data = [row(0), row(1)]
+    trainer = supervised(tokenizer, data)
+    trainer.train_dataset[1] = supervised(tokenizer, data, tokens).train_dataset[1]
+    with pytest.raises(DataError, match="row r1: supervised is"):
+        check_supervised(trainer, tokenizer, data)
+
+
+def test_a_row_that_the_trainer_lost_stops_the_training(tokenizer):
+    data = [row(0), row(1)]
+    with pytest.raises(DataError, match="kept 1 of 2 rows"):
+        check_supervised(supervised(tokenizer, data[:1]), tokenizer, data)
+
+
+def test_a_kto_trainers_rows_are_read_too(tokenizer):
+    data = [row(0)]
+    ids = tokenizer(data[0]["completion"][0]["content"] + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    check_supervised(SimpleNamespace(train_dataset=[{"completion_ids": ids}]), tokenizer, data)
+    with pytest.raises(DataError, match="row r0"):
+        check_supervised(SimpleNamespace(train_dataset=[{"completion_ids": ids[:2]}]), tokenizer, data)
+
+
+HISTORY = [{"step": n, "loss": 3 / n, "rewards/margins": n / 10, "kl": 0.1 * n} for n in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("method", "labels"),
+    [("sft", ["loss (nats per token)"]), ("kto", ["loss (nats per token)", "rewards/margins", "KL (nats)"])],
+)
+def test_the_plot_has_labelled_axes_and_every_point(method, labels):
+    figure = plot(HISTORY, method)
+    assert [axis.get_ylabel() for axis in figure.axes] == labels
+    assert {axis.get_xlabel() for axis in figure.axes} == {"optimizer step"}
+    logged, smoothed = figure.axes[0].get_lines()
+    assert list(logged.get_ydata()) == [entry["loss"] for entry in HISTORY]
+    assert smoothed.get_ydata()[0] == HISTORY[0]["loss"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plot_before_the_first_step_is_empty():
+    assert len(plot([], "kto").axes) == 3
+
+
+def checkpoint(run: Run, step: int, size: int = 3):
+    folder = run.path("checkpoints", f"checkpoint-{step}", "model.safetensors").parent
+    (folder / "model.safetensors").write_bytes(b"123")
+    (folder / MARKER).write_text(json.dumps({"step": step, "files": {"model.safetensors": size}}))
+    return folder
+
+
+def test_142_only_whole_checkpoints_count_in_the_order_of_their_steps():
+    run = Run.start("sft", "tiny")
+    whole = [checkpoint(run, step) for step in (9, 10, 100)]
+    checkpoint(run, 200, size=4)  # cut off
+    (checkpoint(run, 201) / MARKER).unlink()
+    (checkpoint(run, 202) / "model.safetensors").unlink()
+    for step, text in enumerate(["", "{", "[]", "{}", '{"files": [1]}', "null"], start=300):
+        (checkpoint(run, step) / MARKER).write_text(text)
+    assert _checkpoints(run) == whole
+
+
+def test_resume_takes_the_newest_unfinished_run_of_the_same_method():
+    sft, kto = Run.start("sft", "tiny", "s"), Run.start("kto", "tiny", "k")
+    for run in (sft, kto):
+        checkpoint(run, 5)
+        run.fail("stopped")
+    done = Run.start("sft", "tiny", "done")
+    checkpoint(done, 9)
+    done.finish()
+    run, path = training.resume_point(SFTSettings(resume="latest"))
+    assert (run.folder.name, os.path.basename(path)) == ("s", "checkpoint-5")
+    assert training.resume_point(KTOSettings(resume="latest"))[0].folder.name == "k"
+    assert training.resume_point(SFTSettings()) == (None, None)
+
+
+def test_74_another_methods_run_or_one_without_a_checkpoint_is_refused():
+    Run.start("kto", "tiny", "k").fail("stopped")
+    Run.start("sft", "tiny", "s").fail("stopped")
+    with pytest.raises(RunError, match="is a kto run, expected sft"):
+        training.resume_point(SFTSettings(resume="k"))
+    with pytest.raises(RunError, match="has no whole checkpoint"):
+        training.resume_point(SFTSettings(resume="s"))
+    with pytest.raises(RunError, match="no unfinished sft run with a whole checkpoint"):
+        training.resume_point(SFTSettings(resume="latest"))
+
+
+def test_a_dataset_is_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert data_path("datasets/sft.jsonl") == repo_root() / "datasets" / "sft.jsonl"
+    (tmp_path / "mine ü.jsonl").write_text("{}\n")
+    assert data_path("mine ü.jsonl").resolve() == (tmp_path / "mine ü.jsonl").resolve()
+    assert data_path(str(tmp_path / "mine ü.jsonl")).is_file()
+    for name in ("none.jsonl", "datasets", ""):
+        with pytest.raises(DataError, match="no such file here or under"):
+            data_path(name)
+
+
+@pytest.mark.parametrize(
+    ("choice", "environment", "expected"),
+    [
+        ("yes", None, True),
+        ("no", "JPY_SESSION_NAME", False),
+        ("auto", None, False),
+        ("auto", "JPY_SESSION_NAME", True),
+        ("auto", "COLAB_RELEASE_TAG", True),
+        ("auto", "VSCODE_PID", True),
+    ],
+)
+def test_live_plots_need_a_front_end(monkeypatch, choice, environment, expected):
+    for name in ("COLAB_RELEASE_TAG", "JPY_SESSION_NAME", "VSCODE_PID"):
+        monkeypatch.delenv(name, raising=False)
+    if environment:
+        monkeypatch.setenv(environment, "x")
+    assert is_interactive(choice) is expected
