@@ -94,6 +94,11 @@ def load_prompts(name: str, tags: str = "", limit: int = 0) -> list[dict]:
     return chosen
 
 
+def target_names(settings: EvaluateSettings) -> list[str]:
+    """The targets one by one, each once."""
+    return list(dict.fromkeys(part.strip() for part in settings.targets.split(",") if part.strip()))
+
+
 @contextmanager
 def open_target(name: str, settings: EvaluateSettings):
     """(label, endpoint) of a target: "base", "latest", a run's name, or an address with an optional "#model"."""
@@ -187,7 +192,7 @@ def judge(prompt: dict, answer: Answer) -> Record:
         }
         passed = strict and not flat and right
     else:
-        silent = reply.kind == "text" and not answer.error
+        silent = reply.kind == "text" and not answer.error and answer.finish_reason != "length"
         measures = {name: silent for name in MEASURES if name != "passed"}
         passed = silent
     truncated = answer.finish_reason == "length"
@@ -264,7 +269,7 @@ def report(
 def run(settings: EvaluateSettings, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
     """Evaluates every target of `settings.targets` on the same prompts; a report each, in order."""
     prompts = load_prompts(settings.prompt_set, settings.tags, settings.limit)
-    targets = [part.strip() for part in settings.targets.split(",") if part.strip()]
+    targets = target_names(settings)
     if not targets:
         raise EvaluationError(f"targets {settings.targets!r} names none; expected for example base,latest")
     reports = []
@@ -406,7 +411,7 @@ def save(reports: list[dict[str, Any]], folder: Path) -> Path:
 
 def report_folder(settings: EvaluateSettings) -> Path:
     """Where reports go: evaluation/ of the last target that is a run, else runs/evaluations/<UTC time>."""
-    for name in reversed([part.strip() for part in settings.targets.split(",")]):
+    for name in reversed(target_names(settings)):
         if name != "base" and not name.startswith("http"):
             return runs.find(name).folder / "evaluation" / settings.prompt_set.removesuffix(".json").rpartition("/")[2]
     return runs.runs_folder() / "evaluations" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")

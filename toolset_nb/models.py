@@ -174,52 +174,62 @@ def embedded_tokenizer():
     )
 
 
-def load(base: str, max_length: int, machine: Hardware):
+def training_dtype(size: str, machine: Hardware) -> str:
+    """The machine's dtype; float32 for tiny, whose layers are trained whole and whose memory is no concern."""
+    return "float32" if size == "tiny" else machine.dtype
+
+
+def load(base: str, max_length: int, size: str, machine: Hardware):
     """(model, tokenizer) through unsloth; 4-bit on CUDA only (bitsandbytes' CPU packing breaks the backward pass)."""
     import torch
     from unsloth import FastLanguageModel  # before trl, peft and transformers
 
+    cuda = machine.device == "cuda"
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=base,
         max_seq_length=max_length,
-        dtype=getattr(torch, machine.dtype),
-        load_in_4bit=machine.device == "cuda",
-        use_gradient_checkpointing="unsloth" if machine.device == "cuda" else False,
+        dtype=getattr(torch, training_dtype(size, machine)),
+        load_in_4bit=cuda and size != "tiny",
+        use_gradient_checkpointing="unsloth" if cuda else False,
     )
     if not tokenizer.chat_template:
         tokenizer.chat_template = TEMPLATE.read_text("utf-8")
     return model, tokenizer
 
 
-def load_run(run, max_length: int, machine: Hardware):
+def load_run(run, max_length: int, size: str, machine: Hardware):
     """(model, tokenizer) of a training run: its base with its adapter, which stays trainable."""
     if run.status != "complete":
         raise ModelError(f"{run} is {run.status}: only a complete run can be loaded")
-    folder = str(run.folder / "adapter")
-    model, tokenizer = load(folder, max_length, machine)
+    model, tokenizer = load(str(run.folder / "adapter"), max_length, size, machine)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+        parameter.requires_grad_("lora_" in name or ".modules_to_save.default." in name)
     return model, tokenizer
 
 
-def add_adapter(model, rank: int, alpha: int, dropout: float = 0.0, layers: int = 0, seed: int = 42):
-    """The model with a fresh LoRA on all seven projections; `layers` > 0 trains only that many upper layers.
+def add_adapter(model, values: dict[str, Any], dropout: float = 0.0, seed: int = 42):
+    """The model with a fresh PEFT adapter: LoRA on all seven projections, or with lora_rank 0 the upper `layers` whole.
 
-    On a CPU the upper half buys more per minute than all layers: the backward pass stops half-way.
+    Whole upper layers suit a small model and a short clock: the backward pass stops half-way and nothing is squeezed through
+    a low rank. The adapter file holds them just as it holds LoRA matrices, so that nothing else needs to know.
     """
-    from unsloth import FastLanguageModel
+    if values["lora_rank"]:
+        from unsloth import FastLanguageModel
+
+        return FastLanguageModel.get_peft_model(
+            model,
+            r=values["lora_rank"],
+            lora_alpha=values["lora_alpha"] or values["lora_rank"],
+            lora_dropout=dropout,
+            target_modules=PROJECTIONS,
+            use_gradient_checkpointing="unsloth" if model.device.type == "cuda" else False,
+            random_state=seed,
+        )
+    from peft import LoraConfig, get_peft_model
 
     count = model.config.num_hidden_layers
-    return FastLanguageModel.get_peft_model(
-        model,
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=PROJECTIONS,
-        layers_to_transform=list(range(max(0, count - layers), count)) if layers else None,
-        use_gradient_checkpointing="unsloth" if model.device.type == "cuda" else False,
-        random_state=seed,
-    )
+    upper = [f"layers.{number}" for number in range(max(0, count - values["layers"]), count)]
+    return get_peft_model(model, LoraConfig(target_modules=[], modules_to_save=upper, task_type="CAUSAL_LM"))
 
 
 def _original(folder: Path) -> str | None:

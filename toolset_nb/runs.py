@@ -63,9 +63,7 @@ class Run:
                 "method": method,
                 "size": size,
                 "started": _now(),
-                "pid": os.getpid(),
-                "process_started": _process_started(os.getpid()),
-                "host": socket.gethostname(),
+                **_process(),
                 "python": platform.python_version(),
                 "packages": _versions(),
                 "commit": _commit(),
@@ -119,6 +117,10 @@ class Run:
         """Marks the run complete; call it last."""
         record = self.record
         self.write({**record, **results, "status": "complete", "finished": _now()})
+
+    def reopen(self) -> None:
+        """Running again, in this process: a resumed run."""
+        self.update(status="running", resumed=_now(), **_process())
 
     def fail(self, reason: str) -> None:
         self.update(status="failed", reason=reason, finished=_now())
@@ -218,6 +220,11 @@ def _commit() -> str | None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     return None
+
+
+def _process() -> dict[str, Any]:
+    """What tells later whether this process still runs."""
+    return {"pid": os.getpid(), "process_started": _process_started(os.getpid()), "host": socket.gethostname()}
 
 
 def _process_started(pid: int) -> float | None:

@@ -150,6 +150,7 @@ def resume_point(settings: Any) -> tuple[Run | None, str | None]:
     whole = _checkpoints(run)
     if not whole:
         raise RunError(f"resume: {run} has no whole checkpoint")
+    run.reopen()
     return run, str(whole[-1])
 
 
