@@ -185,7 +185,7 @@ def judge(prompt: dict, answer: Answer) -> Record:
             "well_formed": strict,
             "known_tool": strict and all(name in catalogue().tools for name in names),
             "schema": strict and not [problem for problem in flat if problem not in context],
-            "context": strict and not context and all(name in catalogue().tools for name in names),
+            "context": strict and not any(catalogue().check_context(call.arguments) for call in reply.calls),
             "right_tool": right,
             "arguments": right
             and all(_literal(prompt.get("expected_arguments", {}), call.arguments) for call in reply.calls),
