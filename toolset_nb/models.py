@@ -226,10 +226,13 @@ def add_adapter(model, values: dict[str, Any], dropout: float = 0.0, seed: int =
             random_state=seed,
         )
     from peft import LoraConfig, get_peft_model
+    from peft.utils.constants import DUMMY_TARGET_MODULES  # PEFT's own word for "no LoRA, modules_to_save only"
 
     count = model.config.num_hidden_layers
     upper = [f"layers.{number}" for number in range(max(0, count - values["layers"]), count)]
-    return get_peft_model(model, LoraConfig(target_modules=[], modules_to_save=upper, task_type="CAUSAL_LM"))
+    return get_peft_model(
+        model, LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=upper, task_type="CAUSAL_LM")
+    )
 
 
 def _original(folder: Path) -> str | None:
