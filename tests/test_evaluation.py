@@ -68,7 +68,7 @@ JUDGED = {
         "well_formed known_tool schema context",
         f"called vaultManager_listDirectory, expected {TOOL}",
     ),
-    "unknown tool": (answer(call("vaultManager_makeFolder")), "call", "well_formed", "name: found"),
+    "unknown tool": (answer(call("vaultManager_makeFolder")), "call", "well_formed context", "name: found"),
     "bad argument": (
         answer(call(path=7)),
         "call",

@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import jsonschema_rs
 import pytest
 
 from toolset_nb import runs
@@ -84,6 +85,8 @@ def chain(tiny_model, tmp_path_factory):
 def test_a_training_notebook_leaves_a_complete_record(chain, name):
     _, run = chain(name)
     record = run.record
+    schema = json.loads((ROOT / "schemas" / "run.json").read_text())
+    assert [error.message for error in jsonschema_rs.Draft202012Validator(schema).iter_errors(record)] == []
     method = name.partition("_")[0]
     assert (record["status"], record["method"], record["size"]) == ("complete", method, "tiny")
     assert record["parameters"].items() >= {"max_rows": 16, "max_steps": 2, "batch_size": 2, "seed": 42}.items()
