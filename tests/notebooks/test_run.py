@@ -14,8 +14,8 @@ import time
 import tomllib
 from pathlib import Path
 
-import nbformat
 import jsonschema_rs
+import nbformat
 import pytest
 
 from toolset_nb import runs
