@@ -134,7 +134,7 @@ class EvaluateSettings(Settings):
     tool_exposure: Choice("none", "agent", "all") = "none"
     temperature: Real = Field(0.0, ge=0, le=2)
     top_p: Real = Field(1.0, gt=0, le=1)
-    max_tokens: Whole = Field(400, ge=1)
+    max_tokens: Whole = Field(320, ge=1)
     slots: Whole = Field(8, ge=1, le=64)
     timeout: Real = Field(120, gt=0)
     retries: Whole = Field(2, ge=0, le=10)
