@@ -343,7 +343,7 @@ def _cut(text: str, length: int = 900) -> str:
     return text if len(text) <= length else text[:length] + " ..."
 
 
-def _smooth(values: Iterable[float], weight: float = 0.8) -> list[float]:
+def _smooth(values: Iterable[float], weight: float = 0.6) -> list[float]:
     """Exponential moving average, started at the first value."""
     smoothed, current = [], None
     for value in values:
