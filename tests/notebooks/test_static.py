@@ -139,8 +139,7 @@ def test_settings_are_annotated_literals_that_colab_and_papermill_can_read(name)
     for node in ast.parse(form(name).source).body:
         assert isinstance(node, ast.AnnAssign), f"line {node.lineno}: not an annotated assignment"
         assert type(ast.literal_eval(node.value)).__name__ in (node.annotation.id, "int"), node.target.id
-    title, *lines = form(name).source.splitlines()
-    assert re.fullmatch(r"# ?@title \w[^=#]*", title)
+    lines = form(name).source.splitlines()
     for line in lines:
         value, comment = re.fullmatch(r"\w+: \w+ = (.*\S)  # ?@param (.+)", line).groups()
         assert "#" not in value and "=" not in value and "#" not in comment and "=" not in comment, line
