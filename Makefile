@@ -24,7 +24,7 @@ run: setup  ## SFT of the embedded model, then base and tuned model side by side
 pipeline: setup  ## the same with KTO in between
 	@mkdir -p $(OUT)
 	@$(PAPERMILL) notebooks/sft.ipynb $(OUT)/sft.ipynb $(ARGS)
-	@$(PAPERMILL) notebooks/kto.ipynb $(OUT)/kto.ipynb
+	@$(PAPERMILL) notebooks/kto.ipynb $(OUT)/kto.ipynb -p max_rows 200
 	@$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/evaluate.ipynb -p targets base,latest:sft,latest:kto
 
 test: setup lint
