@@ -115,9 +115,9 @@ def evaluate(options: argparse.Namespace) -> int:
     }
     try:
         config = settings.check(settings.EvaluateSettings, values)
+        prompts = evaluation.load_prompts(config.prompt_set, config.tags, config.limit)
         folder = Path(options.output) if options.output else evaluation.report_folder(config)
         if options.dry_run:
-            prompts = evaluation.load_prompts(config.prompt_set, config.tags, config.limit)
             print(f"{len(prompts)} prompts for {config.targets}; the report would go to {folder}")
             return 0
         reports = evaluation.run(config)
