@@ -1,7 +1,7 @@
 # The commands of the README. Python 3.11 or newer and make are all they need; everything else is fetched into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output --stdout-file /dev/stdout
+PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
 OUT := runs/notebooks
 
 .PHONY: setup run pipeline test lint bench validate repository clean
