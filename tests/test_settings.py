@@ -1,5 +1,7 @@
 """Parameters: what papermill leaves behind becomes the right type; anything else is an error that names the parameter."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as effort
@@ -205,3 +207,13 @@ def test_check_raises_nothing_but_settings_errors(model, given):
         assert str(error)
     else:
         assert check(model, settings.model_dump()) == settings
+
+
+def test_a_notebook_reads_dot_env_and_the_environment_wins(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("HF_TOKEN=from-file\nTOOLSET_NB_CACHE=from-file\n")
+    monkeypatch.setenv("TOOLSET_NB_ROOT", str(tmp_path))
+    monkeypatch.setenv("TOOLSET_NB_CACHE", "from-environment")
+    monkeypatch.setenv("HF_TOKEN", "to be removed again after the test")
+    monkeypatch.delenv("HF_TOKEN")
+    read(SFTSettings, {})
+    assert (os.environ["HF_TOKEN"], os.environ["TOOLSET_NB_CACHE"]) == ("from-file", "from-environment")

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from toolset_nb import __version__
+from toolset_nb.paths import repo_root
 
 SHOWN = 20
 
@@ -105,6 +106,8 @@ def convert(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Evaluate targets on a prompt set and write the report."""
+    from dotenv import load_dotenv
+
     from toolset_nb import evaluation, settings
     from toolset_nb.models import ModelError
     from toolset_nb.runs import RunError
@@ -113,6 +116,7 @@ def evaluate(options: argparse.Namespace) -> int:
     values = {
         name: getattr(options, name) for name in settings.EvaluateSettings.model_fields if getattr(options, name, None)
     }
+    load_dotenv(repo_root() / ".env")
     try:
         config = settings.check(settings.EvaluateSettings, values)
         prompts = evaluation.load_prompts(config.prompt_set, config.tags, config.limit)

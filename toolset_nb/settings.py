@@ -10,7 +10,10 @@ import builtins
 import re
 from typing import Annotated, Any, Literal
 
+from dotenv import load_dotenv
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from toolset_nb.paths import repo_root
 
 
 class SettingsError(ValueError):
@@ -144,8 +147,9 @@ def read(model: type[Settings], namespace: dict[str, Any]) -> Settings:
     """The settings found in a notebook's `globals()`; raises SettingsError naming every parameter that is wrong.
 
     Under IPython only names assigned in the settings cell and in papermill's injected cell count; elsewhere every simple
-    global does, so that a notebook exported to a script works too.
+    global does, so that a notebook exported to a script works too. Loads `.env` first; what the environment holds wins.
     """
+    load_dotenv(repo_root() / ".env")
     names = _assigned(namespace.get("In")) or [
         name
         for name, value in namespace.items()
