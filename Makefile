@@ -4,7 +4,7 @@ BIN := .venv/bin
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
 OUT := runs/notebooks
 
-.PHONY: setup run pipeline test lint bench validate repository clean
+.PHONY: setup run pipeline test lint bench fuzz validate repository clean
 
 setup: .venv/installed
 
@@ -41,6 +41,10 @@ validate: setup
 
 bench: setup
 	$(BIN)/python benchmarks/validate.py
+	$(BIN)/python benchmarks/vault.py
+
+fuzz: setup  ## random and hostile calls on a vault; FUZZ_EXAMPLES is in runs of 50 calls
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-500} FUZZ_PATHS=$${FUZZ_PATHS:-100000} $(BIN)/python -m pytest tests/vault/test_fuzz.py
 
 repository: setup  ## make repository URL=https://github.com/you/toolset_nb
 	$(BIN)/python -m toolset_nb repository "$(URL)"
