@@ -26,7 +26,7 @@ LEFTOVERS = [
     ("max_steps", 60.0, 60),
     ("max_steps", 0, 0),
     ("epochs", "1", 1.0),
-    ("report_to", "TensorBoard", "tensorboard"),
+    ("report_to", "None", "none"),
     ("interactive", "YES", "yes"),
 ]
 
@@ -70,6 +70,14 @@ BAD = [
 def test_what_papermill_leaves_behind_becomes_the_right_type(name, given, value):
     found = getattr(check(SFTSettings, {name: given}), name)
     assert found == value and type(found) is type(value)
+
+
+def test_a_tracker_has_to_be_installed(monkeypatch):
+    monkeypatch.setattr("toolset_nb.settings.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match="report_to.*pip install trackio"):
+        check(SFTSettings, {"report_to": "trackio"})
+    monkeypatch.setattr("toolset_nb.settings.find_spec", lambda name: "found")
+    assert check(SFTSettings, {"report_to": "Trackio"}).report_to == "trackio"
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])

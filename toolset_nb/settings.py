@@ -8,6 +8,7 @@ the run with a suggestion: papermill itself only warns. This module reads parame
 import ast
 import builtins
 import re
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from dotenv import load_dotenv
@@ -81,6 +82,13 @@ class TrainingSettings(Settings):
     report_to: Choice("none", "trackio", "tensorboard", "wandb") = "none"
     push_to_hub: bool = False
     hub_repo: str = ""
+
+    @field_validator("report_to")
+    @classmethod
+    def _installed(cls, value: str) -> str:
+        if value != "none" and find_spec(value) is None:
+            raise ValueError(f"none, or {value} after `pip install {value}`: it is not installed here")
+        return value
 
     @field_validator("hub_repo")
     @classmethod

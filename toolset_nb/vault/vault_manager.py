@@ -6,6 +6,7 @@ from typing import Any
 import regex
 
 from toolset_nb.vault.files import VaultError, clean
+from toolset_nb.vault.links import relink
 
 MOST_LISTED = 2000
 PATTERN_SECONDS = 0.5  # for all matches of one call, so that no pattern of a model can hang the vault
@@ -28,12 +29,15 @@ def delete_folder(vault: Any, given: Any) -> dict:
 
 
 def edit_folder(vault: Any, given: Any) -> dict:
-    """Rename a folder; no parents are made, nothing is replaced."""
-    return _move(vault, clean(given.path), clean(given.newPath), "folder", parents=False)
+    """Rename a folder; no parents are made, nothing is replaced, and unlike moveFolder links are not followed up."""
+    source, target = clean(given.path), clean(given.newPath)
+    vault.tree.need(source, "folder")
+    vault.tree.move(source, target, parents=False)
+    return {"path": source, "newPath": target}
 
 
 def move_folder(vault: Any, given: Any) -> dict:
-    """Move a folder, making parents; `overwrite` sends what is there to the trash."""
+    """Move a folder, making parents, and keep links right; `overwrite` sends what is there to the trash."""
     return _move(vault, clean(given.path), clean(given.newPath), "folder", given.overwrite)
 
 
@@ -46,7 +50,7 @@ def delete_note(vault: Any, given: Any) -> dict:
 
 
 def move_note(vault: Any, given: Any) -> dict:
-    """Move a file, making parents; `overwrite` sends what is there to the trash."""
+    """Move a file, making parents, and keep links right; `overwrite` sends what is there to the trash."""
     return _move(vault, clean(given.path, note=True), clean(given.newPath, note=True), "file", given.overwrite)
 
 
@@ -136,7 +140,7 @@ def name_filter(pattern: str) -> Any:
     return matches
 
 
-def _move(vault: Any, source: str, target: str, kind: str, overwrite: bool = False, parents: bool = True) -> dict:
+def _move(vault: Any, source: str, target: str, kind: str, overwrite: bool) -> dict:
     vault.tree.need(source, kind)
     taken = vault.tree.kind(target)
     if taken and overwrite and source != target:
@@ -144,7 +148,12 @@ def _move(vault: Any, source: str, target: str, kind: str, overwrite: bool = Fal
             raise VaultError("INVALID", f"{source} and {target} lie inside each other")
         vault.tree.need(target, kind)
         vault.discard(target)
-    vault.tree.move(source, target, parents)
+    vault.tree.move(source, target)
+    moved = {source: target}
+    if kind == "folder":
+        inside = [entry.path for entry in vault.tree.walk(target) if not entry.is_folder]
+        moved = {source + path.removeprefix(target): path for path in inside}
+    relink(vault, {old: new for old, new in moved.items() if old.endswith(".md")})
     return {"path": source, "newPath": target}
 
 
