@@ -111,6 +111,15 @@ def test_read_only_refuses_every_tool_that_changes_something(tmp_path, vault):
     assert fingerprint(vault.tree.root) == before
 
 
+def test_reading_only_leaves_no_trace_in_the_folder(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("tea")
+    before = fingerprint(tmp_path)
+    reader = Vault(tmp_path / "notes", read_only=True)
+    assert reader.call("vaultLibrarian_searchContent", {"context": CONTEXT, "query": "tea"})["totalResults"] == 1
+    assert fingerprint(tmp_path) == before
+
+
 def test_two_runs_give_the_same_bytes(tmp_path, vault):
     calls = [
         ("contentManager_createContent", {"context": CONTEXT, "filePath": "a", "content": "x"}),

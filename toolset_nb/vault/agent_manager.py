@@ -57,6 +57,8 @@ def toggle_agent(vault: Any, given: Any) -> dict:
 
 def get_agent(vault: Any, given: Any) -> dict:
     """One agent by its id, else by its name."""
+    if not given.id and not given.name:
+        raise VaultError("MISSING_REQUIRED", "id or name: expected one of them")
     agent = _find(vault, given.id) if given.id else None
     agent = agent or (_find(vault, given.name, by_name=True) if given.name else None)
     if agent is None:

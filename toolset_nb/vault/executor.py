@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -35,7 +35,6 @@ from toolset_nb.vault.state import State
 
 CODES = {
     "required": "MISSING_REQUIRED",
-    "anyOf": "MISSING_REQUIRED",
     "type": "TYPE_ERROR",
     "minimum": "MIN_ERROR",
     "maximum": "MAX_ERROR",
@@ -73,7 +72,7 @@ class Vault:
         read_only: bool = False,
         provider: Any = None,
     ):
-        self.tree = Tree(folder, durable)
+        self.tree = Tree(folder, durable, read_only)
         self.state = State(self.tree, seed)
         self.clock = clock or (lambda: time.time_ns() // 1_000_000)
         self.real_time = clock is None
@@ -83,7 +82,7 @@ class Vault:
         self.tools = catalogue().tools
         self.beside: dict[str, Any] = {}  # fields that stand beside `data` in the running call's result
         self._thread = threading.RLock()
-        self._lock = FileLock(self.tree.own / "lock", timeout=LOCK_SECONDS)
+        self._lock = nullcontext() if read_only else FileLock(self.tree.own / "lock", timeout=LOCK_SECONDS)
 
     def call(self, name: str, arguments: Any) -> dict:
         """Execute one call; `arguments` with its `context`. Returns the plugin's result, `success` first; never raises."""
@@ -226,6 +225,7 @@ def validate(tool: Tool, arguments: Any) -> SimpleNamespace:
 @cache
 def _validator(name: str) -> Any:
     schema = _open(catalogue().tools[name].parameters)
+    schema.pop("anyOf", None)  # "one of these" is the tool's own check, which knows why
     schema["properties"] = {"context": CONTEXT, **schema["properties"]}
     schema["required"] = ["context", *schema.get("required", [])]
     return jsonschema_rs.Draft202012Validator(schema)

@@ -100,14 +100,17 @@ def _judge(segment: str, path: str) -> None:
 class Tree:
     """The folder of a vault. Paths are those that `clean` returned; times are milliseconds since 1970."""
 
-    def __init__(self, root: Path | str, durable: bool = True):
+    def __init__(self, root: Path | str, durable: bool = True, read_only: bool = False):
         self.root = Path(root).resolve(strict=True)
         self.durable = durable
         self.now = 0
         self._undo: list[Callable[[], None]] = []
         self.own = self.root / OWN
         for folder in (self.own, self.own / "tmp"):
-            folder.mkdir(exist_ok=True)
+            if not read_only:
+                folder.mkdir(exist_ok=True)
+            elif not folder.exists():
+                continue
             if folder.is_symlink() or not folder.is_dir():
                 raise VaultError("INVALID_PATH", f"{folder} must be a real folder")
 

@@ -12,6 +12,9 @@ UPDATABLE = ["name", "description", "rootFolder", "relatedFolders", "relatedFile
 UPDATABLE += ["keyFileInstructions", "preferences", "projectPlan", "context", "activityHistory", "checkpoints"]
 UPDATABLE += ["completionStatus"]
 UPDATABLE_CONTEXT = ["purpose", "currentGoal", "status", "workflows", "keyFiles", "preferences", "agents"]
+# What loadWorkspace gives for the workspace that always exists and is not stored.
+DEFAULT_WORKSPACE = {"id": GLOBAL, "name": "Default Workspace", "description": "", "rootFolder": ""}
+DEFAULT_WORKSPACE["context"] = {"purpose": "", "workflows": [], "keyFiles": [], "preferences": ""}
 STEP = re.compile(r"[A-Za-z][A-Za-z0-9_]*|\[\d+\]")
 MOST_KEY_FILES, MOST_LISTED = 20, 100
 
@@ -217,14 +220,17 @@ def list_workspaces(vault: Any, given: Any) -> dict:
 
 def load_workspace(vault: Any, given: Any) -> dict:
     """Make a workspace current: its briefing, files, sessions and states."""
-    workspace = vault.state.get("workspaces", given.id)
-    vault.state.put("workspaces", workspace | {"lastAccessed": vault.tree.now})
+    if given.id in (GLOBAL, "global-workspace"):
+        workspace = DEFAULT_WORKSPACE
+    else:
+        workspace = vault.state.get("workspaces", given.id)
+        vault.state.put("workspaces", workspace | {"lastAccessed": vault.tree.now})
     about, root, limit = workspace["context"], workspace["rootFolder"], int(given.limit)
     files = (
         [entry for entry in vault.tree.walk(root) if not entry.is_folder] if vault.tree.kind(root) == "folder" else []
     )
     newest = sorted(files, key=lambda e: (-e.modified, e.path))[:limit]
-    traces = [t for t in vault.state.traces() if t["context"].get("workspaceId") == given.id][-limit:]
+    traces = [t for t in vault.state.traces() if t["context"].get("workspaceId") == workspace["id"]][-limit:]
     context = {"name": workspace["name"], "description": workspace["description"], "purpose": about["purpose"]}
     context |= {
         "rootFolder": root,
@@ -239,7 +245,7 @@ def load_workspace(vault: Any, given: Any) -> dict:
     }
     for table, names in {"sessions": "id name description", "states": "id name description sessionId tags"}.items():
         key = "startTime" if table == "sessions" else "created"
-        records = [r for r in vault.state.data[table].values() if r["workspaceId"] == given.id]
+        records = [r for r in vault.state.data[table].values() if r["workspaceId"] == workspace["id"]]
         records = sorted(records, key=lambda r, k=key: (-r[k], r["id"]))[:limit]
         fields[table] = [{n: r[n] for n in names.split()} | {"created": r[key]} for r in records]
     if about.get("agents"):
@@ -247,7 +253,7 @@ def load_workspace(vault: Any, given: Any) -> dict:
         fields |= (
             {"agent": {"id": agent["id"], "name": agent["name"], "systemPrompt": agent["prompt"]}} if agent else {}
         )
-    vault.beside["workspaceContext"] = {"workspaceId": given.id, "workspacePath": [root]}
+    vault.beside["workspaceContext"] = {"workspaceId": workspace["id"], "workspacePath": [root]}
     return fields
 
 

@@ -17,7 +17,7 @@ from toolset_nb.vault.vault_manager import name_filter
 
 NAME_CUTOFF = 0.6  # how alike a name has to be that shares a word with the query
 SURE = 86  # and one that shares none, of 100
-MEMORY_CUTOFF = 0.45
+MEMORY_CUTOFF = 0.5  # more than half of the query's words
 FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.S)
 TAG = re.compile(r"(?<![\w/&])#([\w/-]*[A-Za-z\u00c0-\uffff_][\w/-]*)")
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
