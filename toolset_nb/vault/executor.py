@@ -225,7 +225,8 @@ def validate(tool: Tool, arguments: Any) -> SimpleNamespace:
 @cache
 def _validator(name: str) -> Any:
     schema = _open(catalogue().tools[name].parameters)
-    schema.pop("anyOf", None)  # "one of these" is the tool's own check, which knows why
+    for rule in ("anyOf", "allOf"):  # "one of these" is the tool's own check, which knows why
+        schema.pop(rule, None)
     schema["properties"] = {"context": CONTEXT, **schema["properties"]}
     schema["required"] = ["context", *schema.get("required", [])]
     return jsonschema_rs.Draft202012Validator(schema)
