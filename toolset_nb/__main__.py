@@ -206,6 +206,21 @@ def replay(options: argparse.Namespace) -> int:
     return 0 if all(result["success"] for result in results) else 1
 
 
+def undelete(options: argparse.Namespace) -> int:
+    """Put back what was deleted last in a vault."""
+    from toolset_nb.vault import VaultError
+
+    opened = _open_vault(options.vault, False)
+    if opened is None:
+        return 2
+    try:
+        print(f"back: {opened.undelete()}")
+    except VaultError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def repository(options: argparse.Namespace) -> int:
     """Set the public address everywhere it stands."""
     from toolset_nb.repository import rewrite
@@ -316,6 +331,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("vault", metavar="VAULT")
     command.add_argument("calls", metavar="FILE")
     command.set_defaults(run=replay)
+
+    command = commands.add_parser("undelete", help="put back what was deleted last in a vault")
+    command.add_argument("vault", metavar="VAULT")
+    command.set_defaults(run=undelete)
 
     command = commands.add_parser(
         "repository", help="set the project's public address in pyproject, notebooks and README"

@@ -117,3 +117,10 @@ def test_serving_what_is_no_folder_is_a_clear_error(tmp_path, capsys):
     for path in ("none", "file"):
         assert main(["serve", str(tmp_path / path)]) == 2
         assert path in capsys.readouterr().err
+
+
+def test_a_deleted_note_is_put_back_from_the_command_line(vault, call, capsys):
+    call("vaultManager_deleteNote", path="Home")
+    assert main(["undelete", str(vault.tree.root)]) == 0 and "Home.md" in capsys.readouterr().out
+    assert (vault.tree.root / "Home.md").is_file()
+    assert main(["undelete", str(vault.tree.root)]) == 1 and "empty" in capsys.readouterr().err

@@ -120,11 +120,13 @@ class State:
         """Add one executed call to the trace."""
         path = self.tree.own / "traces.jsonl"
         line = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-        with open(handle, "r+b", buffering=0) as file:
-            size = os.fstat(handle).st_size
-            if size and os.pread(handle, 1, size - 1) != b"\n":  # a kill tore the last line
-                line = b"\n" + line
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with open(os.open(path, flags, 0o644), "r+b", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size:
+                file.seek(size - 1)
+                if file.read(1) != b"\n":  # a kill tore the last line
+                    line = b"\n" + line
             file.write(line)
         if size > LONGEST_TRACES:
             content = path.read_bytes()
