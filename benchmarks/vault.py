@@ -37,7 +37,7 @@ def make(folder: Path, notes: int, size: int = 2048) -> Vault:
         while len(text) < size:
             text += " ".join(pick.choices(WORDS, k=12)) + ".\n"
         path.write_text(text)
-    return Vault(folder, FixedClock(1_763_112_600_000), seed=0, durable=False)
+    return Vault(folder, FixedClock(1_763_112_600_000), seed=0, private=True)
 
 
 def mixed(vault: Vault, calls: int) -> float:

@@ -49,7 +49,7 @@ def vault(tmp_path):
     for path, text in texts.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    return Vault(folder, FixedClock(1_763_112_600_000), seed=1, durable=False)
+    return Vault(folder, FixedClock(1_763_112_600_000), seed=1, private=True)
 
 
 @pytest.fixture

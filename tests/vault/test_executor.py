@@ -14,7 +14,7 @@ import pytest
 from conftest import CONTEXT, fingerprint
 
 from toolset_nb.tools import catalogue
-from toolset_nb.vault import FixedClock, Vault, VaultError, files
+from toolset_nb.vault import FixedClock, Vault, VaultError, executor, files
 from toolset_nb.vault.executor import _handlers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -230,7 +230,7 @@ def test_a_pattern_cannot_hang_the_vault(vault, call):
 WRITER = """
 import sys
 from toolset_nb.vault import Vault
-vault = Vault(sys.argv[1], durable=False)
+vault = Vault(sys.argv[1])
 context = dict.fromkeys("sessionDescription sessionMemory toolContext primaryGoal subgoal".split(), "x")
 context |= {"sessionId": "session_1731571200000_abcdefghi", "workspaceId": "default"}
 for number in range(int(sys.argv[3])):
@@ -259,7 +259,7 @@ def test_a_kill_in_a_write_leaves_the_old_or_the_new_file(vault):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert shared.read_text() in ("a" * 20000, "b" * 20000)
-        reader = Vault(vault.tree.root, durable=False)
+        reader = Vault(vault.tree.root)
         listed = reader.call("memoryManager_listSessions", {"context": CONTEXT})
         assert listed["success"] and listed["data"]["total"] > 0
     assert all("tool" in trace for trace in reader.state.traces())
@@ -269,7 +269,7 @@ def test_two_processes_on_one_vault_do_not_lose_anything(vault):
     (vault.tree.root / "Shared.md").write_text("start")
     processes = [_writer(vault.tree.root, letter, 40) for letter in "ab"]
     assert [process.wait(60) for process in processes if process.communicate() is not None] == [0, 0]
-    reader = Vault(vault.tree.root, durable=False)
+    reader = Vault(vault.tree.root)
     sessions = reader.call("memoryManager_listSessions", {"context": CONTEXT, "limit": 1000})["data"]
     assert sessions["total"] == 80
     assert (vault.tree.root / "Shared.md").read_text() in ("a" * 20000, "b" * 20000)
@@ -290,18 +290,19 @@ def test_threads_share_a_vault(vault):
     assert len([path for path in vault.snapshot().files if path[1] == "/"]) == 90
 
 
-def test_a_held_lock_is_an_answer(vault, call, monkeypatch):
-    monkeypatch.setattr(vault._lock, "timeout", 0.05) if hasattr(vault._lock, "timeout") else None
+def test_a_held_lock_is_an_answer(vault, monkeypatch):
+    monkeypatch.setattr(executor, "LOCK_SECONDS", 0.05)
+    shared = Vault(vault.tree.root)
     ready, done = multiprocessing.Event(), multiprocessing.Event()
     process = multiprocessing.Process(target=_hold, args=(str(vault.tree.own / "lock"), ready, done))
     process.start()
     ready.wait(10)
     try:
-        assert call("vaultManager_createFolder", path="x")["code"] == "IO_ERROR"
+        assert shared.call("vaultManager_createFolder", {"context": CONTEXT, "path": "x"})["code"] == "IO_ERROR"
     finally:
         done.set()
         process.join()
-    assert call("vaultManager_createFolder", path="x")["success"]
+    assert shared.call("vaultManager_createFolder", {"context": CONTEXT, "path": "x"})["success"]
 
 
 def _hold(path, ready, done):
@@ -310,3 +311,28 @@ def _hold(path, ready, done):
     with FileLock(path):
         ready.set()
         done.wait(10)
+
+
+def test_a_vault_with_the_real_clock_can_be_copied(tmp_path):
+    (tmp_path / "mine").mkdir()
+    copy = Vault(tmp_path / "mine").copy(tmp_path / "copy")
+    assert copy.call("vaultManager_createFolder", {"context": CONTEXT, "path": "x"})["success"]
+    assert list(tmp_path.glob("mine/x")) == []
+
+
+def test_a_rehearsal_leaves_nothing(vault):
+    before, files = vault.snapshot(), sorted(path.as_posix() for path in vault.tree.root.rglob("*"))
+    wanted = [
+        ("contentManager_createContent", {"filePath": "New/Note", "content": "text"}),
+        ("contentManager_appendContent", {"filePath": "Drinks/Tea", "content": "more"}),
+        ("vaultManager_deleteNote", {"path": "Drinks/Tea"}),
+        ("vaultManager_moveNote", {"path": "Drinks/Tea", "newPath": "Tea"}),
+        ("memoryManager_createSession", {"name": "x"}),
+        ("contentManager_readContent", {"filePath": "nowhere"}),
+    ]
+    first = [vault.rehearse(name, {"context": CONTEXT, **arguments}) for name, arguments in wanted]
+    assert [result["success"] for result in first] == [True] * 5 + [False]
+    assert vault.snapshot().digest == before.digest and vault.state.traces() == []
+    assert sorted(path.as_posix() for path in vault.tree.root.rglob("*") if ".trash" not in path.parts) == files
+    session = vault.call(wanted[4][0], {"context": CONTEXT, **wanted[4][1]})
+    assert session["data"]["sessionId"][-9:] == first[4]["data"]["sessionId"][-9:]  # no id was used up

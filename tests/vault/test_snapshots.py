@@ -66,7 +66,7 @@ def test_binary_and_long_differences_are_short(vault, call):
 
 def test_the_digest_ignores_ids_and_times(tmp_path, vault):
     one = vault.copy(tmp_path / "one")
-    two = Vault(vault.copy(tmp_path / "two").tree.root, durable=False)  # real clock, random ids
+    two = Vault(vault.copy(tmp_path / "two").tree.root, private=True)  # real clock, random ids
     ids = []
     for run in (one, two):
         session = run.call("memoryManager_createSession", {"context": CONTEXT, "name": "s"})["data"]["sessionId"]

@@ -59,8 +59,8 @@ LOCK_SECONDS = 30
 class Vault:
     """One vault, used by one thread at a time; several processes may share its folder.
 
-    `clock` gives milliseconds since 1970, `seed` makes the ids repeatable, `durable` waits for the disk at every write
-    (power loss), `provider` stands for the language and image models.
+    `clock` gives milliseconds since 1970, `seed` makes the ids repeatable, `provider` stands for the language and image
+    models, `private` is for a folder that nobody else uses: no lock, no waiting for the disk.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Vault:
         folder: Path | str,
         clock: Callable[[], int] | None = None,
         seed: int | None = None,
-        durable: bool = True,
+        private: bool = False,
         read_only: bool = False,
         provider: Any = None,
     ):
-        self.tree = Tree(folder, durable, read_only)
+        self.tree = Tree(folder, not private, read_only)
         self.state = State(self.tree, seed)
         self.clock = clock or (lambda: time.time_ns() // 1_000_000)
         self.real_time = clock is None
@@ -82,7 +82,7 @@ class Vault:
         self.tools = catalogue().tools
         self.beside: dict[str, Any] = {}  # fields that stand beside `data` in the running call's result
         self._thread = threading.RLock()
-        self._lock = nullcontext() if read_only else FileLock(self.tree.own / "lock", timeout=LOCK_SECONDS)
+        self._lock = nullcontext() if read_only or private else FileLock(self.tree.own / "lock", timeout=LOCK_SECONDS)
 
     def call(self, name: str, arguments: Any) -> dict:
         """Execute one call; `arguments` with its `context`. Returns the plugin's result, `success` first; never raises."""
@@ -93,6 +93,17 @@ class Vault:
             except TimeoutError:
                 return _failure(VaultError("IO_ERROR", f"another process has held the vault for {LOCK_SECONDS} s"))
 
+    def rehearse(self, name: str, arguments: Any) -> dict:
+        """What `call` would return; nothing is kept: no note, no record, no id or tick of the clock used up, no trace."""
+        ids = self.state.random.getstate()
+        try:
+            with self._thread, self._lock:
+                return self._call(name, arguments, keep=False)
+        except TimeoutError:
+            return _failure(VaultError("IO_ERROR", f"another process has held the vault for {LOCK_SECONDS} s"))
+        finally:
+            self.state.random.setstate(ids)
+
     def replay(self, calls: Iterable[tuple[str, Any]]) -> list[dict]:
         """Execute a list of (name, arguments) and return the results."""
         return [self.call(name, arguments) for name, arguments in calls]
@@ -102,8 +113,9 @@ class Vault:
         with self._thread, self._lock:
             self.tree.copy(Path(folder))
         clock = None if self.real_time else deepcopy(self.clock)
-        copy = Vault(folder, clock, None, False, self.read_only, self.provider)
-        copy.state.random = deepcopy(self.state.random)
+        copy = Vault(folder, clock, None, True, self.read_only, self.provider)
+        copy.state.random.setstate(self.state.random.getstate())
+        copy.tree.now = self.tree.now
         return copy
 
     def snapshot(self) -> Snapshot:
@@ -132,9 +144,9 @@ class Vault:
         self.state.data["trash"].append({"path": path, "entry": entry, "time": self.tree.now})
         self.state.changed = True
 
-    def _call(self, name: str, arguments: Any) -> dict:
+    def _call(self, name: str, arguments: Any, keep: bool = True) -> dict:
         started = time.perf_counter()
-        self.tree.now, self.beside = int(self.clock()), {}
+        self.tree.now, self.beside = int(self.clock()) if keep else self.tree.now, {}
         tool = self.tools.get(name) if isinstance(name, str) else None
         try:
             if tool is None:
@@ -146,31 +158,37 @@ class Vault:
             foreign = given.context["sessionId"]
             given.context["sessionId"] = self.state.session(foreign)
             fields = _handlers()[name](self, given)
-            if not self.read_only:
+            if not keep:
+                self.tree.rollback()
+                self.state.rollback()
+            elif not self.read_only:
                 self.state.save()
             self.tree.commit()
         except VaultError as error:
-            return self._failed(tool, arguments, error, started)
+            return self._failed(tool, arguments, error, started, keep)
         except OSError as error:
-            return self._failed(tool, arguments, VaultError("IO_ERROR", error.strerror or str(error)), started)
+            return self._failed(tool, arguments, VaultError("IO_ERROR", error.strerror or str(error)), started, keep)
         except UnicodeEncodeError:
             error = VaultError("INVALID", "a text holds half a character (a lone surrogate) and cannot be stored")
-            return self._failed(tool, arguments, error, started)
+            return self._failed(tool, arguments, error, started, keep)
         except Exception as error:  # a model's call must never end the loop that runs it
-            return self._failed(tool, arguments, VaultError("INTERNAL", f"{type(error).__name__}: {error}"), started)
+            return self._failed(
+                tool, arguments, VaultError("INTERNAL", f"{type(error).__name__}: {error}"), started, keep
+            )
         result = {"success": True, **({"data": fields} if tool.result["enveloped"] else fields), **self.beside}
         if given.context["sessionId"] != foreign:
             advice = f"The session id {foreign!r:.60} is not valid; use {given.context['sessionId']} from now on."
             result["sessionId"] = given.context["sessionId"]
             result["recommendations"] = [*result.get("recommendations", []), {"type": "session", "message": advice}]
-        self._trace(tool, given.context, arguments, started, None)
+        if keep:
+            self._trace(tool, given.context, arguments, started, None)
         return result
 
-    def _failed(self, tool: Tool | None, arguments: Any, error: VaultError, started: float) -> dict:
+    def _failed(self, tool: Tool | None, arguments: Any, error: VaultError, started: float, keep: bool) -> dict:
         self.tree.rollback()
         self.state.rollback()
         context = arguments.get("context") if isinstance(arguments, dict) else None
-        if tool and isinstance(context, dict) and error.code != "READ_ONLY":
+        if keep and tool and isinstance(context, dict) and error.code != "READ_ONLY":
             self._trace(tool, context, arguments, started, str(error))
         echoed = {}
         if tool and not tool.result["enveloped"] and isinstance(arguments, dict):

@@ -155,17 +155,21 @@ class Tree:
 
     def read_bytes(self, path: str) -> bytes:
         """The content of a regular file of 1 MB or less."""
-        self.need(path, "file")
-        with self._at(path) as (fd, name):
-            try:
+        try:
+            with self._at(path) as (fd, name):
                 handle = os.open(name, FILE_FLAGS, dir_fd=fd)
-            except OSError as error:
-                raise _refused(error, path) from None
-        with open(handle, "rb") as file:
+        except (OSError, VaultError) as error:
+            self.need(path, "file")
+            raise error if isinstance(error, VaultError) else _refused(error, path) from None
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                self.need(path, "file")
                 raise VaultError("INVALID_PATH", f"{path} is not a plain file")
-            content = file.read(MOST_FILE_BYTES + 1)
+            with open(handle, "rb", closefd=False) as file:
+                content = file.read(MOST_FILE_BYTES + 1)
+        finally:
+            os.close(handle)
         if len(content) > MOST_FILE_BYTES:
             raise VaultError("LIMIT", f"{path} is larger than {MOST_FILE_BYTES >> 20} MB")
         return content
@@ -228,17 +232,30 @@ class Tree:
 
     def children(self, path: str = "") -> list[Entry]:
         """The visible entries of one folder, by name. Links, devices and names that start with a dot are left out."""
-        self.need(path, "folder")
-        with self._at(f"{path}/x" if path else "x") as (fd, _), os.scandir(fd if AT else self.root / path) as entries:
-            found = [self._entry(path, entry) for entry in entries if not entry.name.startswith(".")]
-        return sorted(entry for entry in found if entry)
+        return list(self.walk(path, 0))
 
     def walk(self, path: str = "", depth: int | None = None) -> Iterator[Entry]:
         """Every visible entry below a folder, folders before their content; `depth` 0 gives the children only."""
-        for entry in self.children(path):
+        self.need(path, "folder")
+        with self._at(f"{path}/x" if path else "x") as (fd, _):
+            yield from self._walk(fd, path, depth)
+
+    def _walk(self, fd: int | None, path: str, depth: int | None) -> Iterator[Entry]:
+        with os.scandir(fd if AT else self.root / path) as entries:
+            found = [self._entry(path, entry) for entry in entries if not entry.name.startswith(".")]
+        for entry in sorted(entry for entry in found if entry):
             yield entry
-            if entry.is_folder and depth != 0:
-                yield from self.walk(entry.path, None if depth is None else depth - 1)
+            if not entry.is_folder or depth == 0:
+                continue
+            try:
+                inner = os.open(entry.path.rpartition("/")[2], FOLDER_FLAGS, dir_fd=fd) if AT else None
+            except OSError:  # gone, or a link by now
+                continue
+            try:
+                yield from self._walk(inner, entry.path, None if depth is None else depth - 1)
+            finally:
+                if AT:
+                    os.close(inner)
 
     def copy(self, folder: Path) -> None:
         """Copy everything, trash and state included, to a folder that does not exist yet; links are left out."""
@@ -290,27 +307,37 @@ class Tree:
             for index, segment in enumerate(parents):
                 here = "/".join(parents[: index + 1])
                 name = self._on_disk(fd, segment, so_far)
-                if self._kind(fd, name, here) is None:
+                try:
+                    inner = self._enter(fd, name, here)
+                except FileNotFoundError:
                     if not make:
-                        raise VaultError("NOT_FOUND", f"Folder not found: {here}")
+                        raise VaultError("NOT_FOUND", f"Folder not found: {here}") from None
                     self._no_twin(fd, name, here)
                     os.mkdir(name, dir_fd=fd)
                     self._undo.append(lambda made=here: self.remove(made))
-                elif self._kind(fd, name, here) == "file":
-                    raise VaultError("NOT_FOLDER", f"{here} is a file, not a folder")
+                    inner = self._enter(fd, name, here)
                 if AT:
-                    try:
-                        inner = os.open(name, FOLDER_FLAGS, dir_fd=fd)
-                    except OSError as error:
-                        raise _refused(error, here) from None
                     os.close(fd)
-                    fd = inner
-                else:
-                    so_far = name
+                fd, so_far = inner, name
             yield fd, self._on_disk(fd, last, so_far)
         finally:
             if fd is not None:
                 os.close(fd)
+
+    def _enter(self, fd: int | None, name: str, path: str) -> int | None:
+        """Open one folder further, no link followed; raises FileNotFoundError or VaultError."""
+        try:
+            if AT:
+                return os.open(name, FOLDER_FLAGS, dir_fd=fd)
+            os.lstat(name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if self._kind(fd, name, path) != "file":
+                raise _refused(error, path) from None
+        if self._kind(fd, name, path) == "file":
+            raise VaultError("NOT_FOLDER", f"{path} is a file, not a folder")
+        return None
 
     def _on_disk(self, fd: int | None, name: str, folder: str) -> str:
         """The name as the disk has it: macOS and old archives store decomposed letters."""

@@ -37,7 +37,7 @@ def build(name: str | Path, folder: Path | str) -> Vault:
     seed = load(name)
     now = _milliseconds(seed["now"])
     Path(folder).mkdir(parents=True)
-    vault = Vault(folder, FixedClock(now), seed=0, durable=False)
+    vault = Vault(folder, FixedClock(now), seed=0, private=True)
     dates = random.Random(seed["vault"])
     for note in _notes(seed):
         age = dates.random() * SPREAD_DAYS * DAY

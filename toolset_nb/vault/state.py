@@ -44,7 +44,7 @@ class State:
 
     def __init__(self, tree: Tree, seed: int | None = None):
         self.tree = tree
-        self.random = random.Random(seed) if seed is not None else random.SystemRandom()
+        self.random = random.Random(seed)
         self.data: dict[str, Any] = {}
         self.changed = False
         self._stamp: tuple | None = ()
