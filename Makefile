@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
 OUT := runs/notebooks
+ROWS := 6600
 
-.PHONY: setup run pipeline test lint bench fuzz validate repository clean
+.PHONY: setup run pipeline test lint bench fuzz data validate verify-data repository clean
 
 setup: .venv/installed
 
@@ -36,8 +37,18 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
+data: setup  ## make the committed data again, byte for byte
+	$(BIN)/python -m toolset_nb generate tasks -o datasets/prompts/tasks.json
+	$(BIN)/python -m toolset_nb generate behavior --seed 1 -o datasets/prompts/behavior.json
+	$(BIN)/python -m toolset_nb generate hashes -o datasets/prompts/hashes.jsonl
+	$(BIN)/python -m toolset_nb generate sft --rows $(ROWS) --seed 1 -o datasets/sft.jsonl
+	$(BIN)/python -m toolset_nb generate kto --rows $(ROWS) --seed 2 -o datasets/kto.jsonl
+
 validate: setup
 	$(BIN)/python -m toolset_nb validate datasets/*.jsonl
+
+verify-data: validate  ## execute every positive row again
+	$(BIN)/python -m toolset_nb verify datasets/*.jsonl
 
 bench: setup
 	$(BIN)/python benchmarks/validate.py

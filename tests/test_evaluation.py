@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from toolset_nb import evaluation
+from toolset_nb import evaluation, tasks
 from toolset_nb.calls import Call, render
 from toolset_nb.evaluation import EvaluationError, evaluate, exit_code, judge, load_prompts, report, save, summarise
 from toolset_nb.servers import Answer, RequestFailed
@@ -295,7 +295,7 @@ def test_the_figure_names_its_axis_and_its_models(records):
     (axis,) = figure.axes
     assert "%" in axis.get_ylabel() and "95%" in axis.get_ylabel()
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["base"]
-    assert len(axis.get_xticklabels()) == len(evaluation.MEASURES)
+    assert len(axis.get_xticklabels()) == len(evaluation.MEASURES) - 1  # no task here whose calls are executed
 
 
 def test_the_table_shows_share_count_and_interval(records):
@@ -314,7 +314,7 @@ GOOD = {key: value for key, value in PROMPT.items()}
         ("{", "not JSON"),
         ([], "set.json: "),
         ([{**GOOD, "tags": "single"}], "set.json: 0.tags"),
-        ([GOOD, {**GOOD, "id": "full-02", "expected": []}], "set.json: 1: .*expected"),
+        ([GOOD, {**GOOD, "id": "full-02", "expected_tool": []}], "set.json: 1: .*expected"),
         ([{key: GOOD[key] for key in ("id", "tags", "expected_tools")}], 'set.json: 0: "question" is a required'),
         ([GOOD, GOOD], "set.json: 1.id: 'full-01' stands twice"),
     ],
@@ -351,3 +351,26 @@ def test_the_projects_own_sets_are_valid_and_expect_known_tools(name):
 def test_no_target_is_an_error_before_anything_is_asked():
     with pytest.raises(EvaluationError, match="targets ' , ' names none"):
         evaluation.run(EvaluateSettings(targets=" , "))
+
+
+def test_the_calls_of_a_task_are_executed_and_the_vault_is_judged():
+    task = {
+        "id": "task-001",
+        "question": "Make the folder Scores",
+        "tags": ["single_call"],
+        "expected_tools": [TOOL],
+        "fixture": "music",
+        "gold": [{"tool": TOOL, "arguments": {"path": "Scores"}}],
+        "must_change": {"Scores/": {"folder": True}},
+    }
+    talk = {**QUIET, "fixture": "music", "expected": "ask", "gold": [], "must_change": {}}
+    with tasks.Fixtures() as fixtures:
+        right = judge(task, answer(RIGHT), fixtures)
+        wrong = judge(task, answer(call(path="Books")), fixtures)
+        asked = judge(talk, answer("Which one?"), fixtures)
+        acted = judge(talk, answer(RIGHT), fixtures)
+    assert right.passed and right.measures["state"]
+    assert wrong.measures["right_tool"] and not wrong.measures["state"] and not wrong.passed
+    assert any("Scores" in issue["message"] for issue in wrong.validator["issues"])
+    assert asked.passed and not acted.passed
+    assert summarise([right, wrong])["measures"]["state"]["rate"] == 0.5

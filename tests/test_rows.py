@@ -691,3 +691,29 @@ def test_the_row_schema_agrees_with_the_rules():
         row = make(2)
         next(change for key, (change, _) in PLANTED.items() if key.endswith(name))(row)
         assert not validator.is_valid(row), name
+
+
+def test_a_pair_becomes_a_preference_and_back():
+    true, false = pair(7)
+    assert rows.convert(true, "preference") == []
+    [made] = rows.convert(false, "preference", true)
+    assert made["prompt"] == [turn("user", "Make folder 7")] and made["chosen"] != made["rejected"]
+    again = rows.modern(made)
+    assert [row["label"] for row in again] == [True, False]
+    assert rows.convert(again[0], "text")[0]["conversations"] == true["conversations"]
+    assert rows.convert(made, "preference") == [made]
+
+
+def test_a_row_becomes_a_prompt_with_its_ground_truth_and_back():
+    [made] = rows.convert(pair(7)[0], "prompts")
+    assert made["prompt"] == [turn("user", "Make folder 7")] and made["ground_truth_tool"] == FOLDER
+    assert made["ground_truth_args"] == call(path="Garden 7a").arguments
+    assert rows.convert(made, "text")[0]["conversations"] == pair(7)[0]["conversations"]
+    assert rows.convert(pair(7)[1], "prompts") == []
+    [words] = rows.convert({"id": "x", "conversations": [USER, turn("assistant", "Which one?")]}, "prompts")
+    assert words["ground_truth_response"] == "Which one?"
+
+
+def test_labels_that_are_words_become_booleans():
+    row = {"conversations": [USER, turn("assistant", "Done.")], "label": "Undesirable"}
+    assert rows.convert(row, "text")[0]["label"] is False

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from toolset_nb import __version__
@@ -78,7 +79,7 @@ def convert(options: argparse.Namespace) -> int:
 
     target = Path(options.output) if options.output else None
     draft = target.with_name(f".{target.name}.{os.getpid()}") if target else None
-    left_out = 0
+    left_out, before = 0, None
     try:
         out = draft.open("w", encoding="utf-8", newline="\n") if draft else sys.stdout
     except OSError as error:
@@ -88,7 +89,10 @@ def convert(options: argparse.Namespace) -> int:
             try:
                 if isinstance(row, Problem):
                     raise ValueError(f"found {row.found}, expected {row.expected}")
-                made = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in rows.convert(row, options.to))
+                made = "".join(
+                    json.dumps(part, ensure_ascii=False) + "\n" for part in rows.convert(row, options.to, before)
+                )
+                before = row if row.get("label") is True else None
                 made.encode()
                 out.write(made)
             except (ValueError, RecursionError) as error:
@@ -102,6 +106,84 @@ def convert(options: argparse.Namespace) -> int:
             out.close()
             draft.unlink(missing_ok=True)
     return 1 if left_out else 0
+
+
+def generate(options: argparse.Namespace) -> int:
+    """Make rows or tasks on the sample vaults, each call executed and checked, and print the funnel."""
+    from toolset_nb.synth import generate, similarity, tasks
+
+    funnel = generate.Funnel()
+    if options.kind == "hashes":
+        _write(Path(options.output), similarity.hash_list())
+        return 0
+    if options.kind in ("tasks", "behavior"):
+        counts = tasks.TASKS if options.kind == "tasks" else tasks.BEHAVIOUR
+        made = list(tasks.make(options.seed, funnel, counts, options.kind.removesuffix("s")))
+        lines = [json.dumps(made, indent=1, ensure_ascii=False) + "\n"]
+    else:
+        made = (generate.sft if options.kind == "sft" else generate.kto)(options.rows, options.seed, funnel=funnel)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in generate.in_order(made))
+    _write(Path(options.output), lines)
+    print(funnel)
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Execute the true rows of generated files again and name every call whose result is not the recorded one."""
+    from toolset_nb import rows
+    from toolset_nb.synth import generate
+    from toolset_nb.tools import Problem
+
+    faults = 0
+    for file in expand(options.files):
+        read = [row for _, row in rows.read(file) if not isinstance(row, Problem)]
+        found = list(generate.verify(read))
+        made = sum(
+            len(row["meta"].get("tools", [])) > 0 for row in read if row.get("label") and "run" in row.get("meta", {})
+        )
+        faults += len(found)
+        print("\n".join([*found[:SHOWN], f"{file}: {made} rows with calls executed again, {len(found)} differ"]))
+    return 1 if faults else 0
+
+
+def diversity(options: argparse.Namespace) -> int:
+    """Print how varied the requests and arguments of files are."""
+    from toolset_nb import rows
+    from toolset_nb.synth import similarity
+    from toolset_nb.tools import Problem
+
+    for file in expand(options.files):
+        measured = similarity.diversity([row for _, row in rows.read(file) if not isinstance(row, Problem)])
+        entropy = measured.pop("entropy")
+        print(
+            file,
+            *(
+                f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
+                for name, value in measured.items()
+            ),
+            sep="\n",
+        )
+        print(
+            f"  entropy of arguments, mean of {len(entropy)} tools {sum(entropy.values()) / max(1, len(entropy)):.3f}"
+        )
+        for tool, value in entropy.items() if options.all else ():
+            print(f"    {tool:44} {value:.3f}")
+    return 0
+
+
+def _write(target: Path, lines: Iterable[str]) -> None:
+    """Write a file in one step; raises DataError."""
+    from toolset_nb.jsonl import DataError
+
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8", newline="\n") as out:
+            out.writelines(lines)
+        draft.replace(target)
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -289,9 +371,27 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("convert", help="write rows in another form")
     command.add_argument("file", metavar="FILE")
-    command.add_argument("--to", required=True, choices=("text", "openai", "prompt-completion"))
+    command.add_argument(
+        "--to", required=True, choices=("text", "openai", "prompt-completion", "preference", "prompts")
+    )
     command.add_argument("-o", "--output", metavar="OUT", help="file to write (default: standard output)")
     command.set_defaults(run=convert)
+
+    command = commands.add_parser("generate", help="make rows or tasks on the sample vaults, each call executed")
+    command.add_argument("kind", choices=("sft", "kto", "tasks", "behavior", "hashes"))
+    command.add_argument("--rows", type=int, default=6600, metavar="N", help="about how many (default 6600)")
+    command.add_argument("--seed", type=int, default=0, metavar="N")
+    command.add_argument("-o", "--output", required=True, metavar="FILE")
+    command.set_defaults(run=generate)
+
+    command = commands.add_parser("diversity", help="measure how varied requests and arguments are")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    command.add_argument("--all", action="store_true", help="the entropy of each tool's arguments, too")
+    command.set_defaults(run=diversity)
+
+    command = commands.add_parser("verify", help="execute the rows of generated files again and compare the results")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    command.set_defaults(run=verify)
 
     command = commands.add_parser("evaluate", help="ask models a prompt set and compare them")
     command.add_argument(

@@ -1,7 +1,8 @@
 """Asking a model every prompt of a set over HTTP, judging each reply, and reporting models side by side.
 
-A reply is judged strictly: a call that only a lenient reader could make out is shown as rescued and counts as malformed. Not yet
-here: executing the calls, several turns, and scoring of argument values beyond the literal ones a prompt set names.
+A reply is judged strictly: a call that only a lenient reader could make out is shown as rescued and counts as malformed. Passed
+means schema, context and right tool; for a task with a sample vault the calls are executed, and it means schema, context and
+the vault afterwards. Not yet here: several turns.
 """
 
 import csv
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import calls, export, models, runs
+from toolset_nb import calls, export, models, runs, tasks
 from toolset_nb.paths import repo_root
 from toolset_nb.servers import Answer, Endpoint, RequestFailed, serve
 from toolset_nb.settings import EvaluateSettings
@@ -33,7 +34,8 @@ MEASURES = {
     "context": "well-formed, valid context and ids",
     "right_tool": "right tool",
     "arguments": "right tool and named arguments",
-    "passed": "passed: schema, context and right tool",
+    "state": "executed: the vault is as it should be",
+    "passed": "passed",
 }
 
 
@@ -142,7 +144,7 @@ def evaluate(
     def one(prompt: dict) -> Record:
         nonlocal done
         try:
-            record = judge(prompt, endpoint.ask(messages(prompt, settings), **sampling))
+            record = judge(prompt, endpoint.ask(messages(prompt, settings), **sampling), fixtures)
         except RequestFailed as error:
             record = _record(prompt, error=str(error))
         done += 1
@@ -150,7 +152,7 @@ def evaluate(
             progress(done, len(prompts))
         return record
 
-    with ThreadPoolExecutor(settings.slots) as pool:
+    with tasks.Fixtures() as fixtures, ThreadPoolExecutor(settings.slots) as pool:
         return list(pool.map(one, prompts))
 
 
@@ -170,8 +172,11 @@ def messages(prompt: dict, settings: EvaluateSettings) -> list[dict]:
     ]
 
 
-def judge(prompt: dict, answer: Answer) -> Record:
-    """The record of one reply. Outcome: call, text, text_call, malformed, truncated or empty."""
+def judge(prompt: dict, answer: Answer, fixtures: tasks.Fixtures | None = None) -> Record:
+    """The record of one reply. Outcome: call, text, text_call, malformed, truncated or empty.
+
+    With `fixtures` the calls of a task are executed on a copy of its vault.
+    """
     reply = calls.parse(answer.text, answer.tool_calls)
     problems = [(call, catalogue().check(call.name, call.arguments)) for call in reply.calls]
     flat = [problem for _, found in problems for problem in found]
@@ -193,14 +198,21 @@ def judge(prompt: dict, answer: Answer) -> Record:
         passed = strict and not flat and right
     else:
         silent = reply.kind == "text" and not answer.error and answer.finish_reason != "length"
-        measures = {name: silent for name in MEASURES if name != "passed"}
+        measures = {name: silent for name in MEASURES if name not in ("state", "passed")}
         passed = silent
+    faults = []
+    if fixtures and "fixture" in prompt:
+        made = reply.calls if strict or not wanted else []
+        faults = tasks.faults(prompt, tasks.perform(fixtures.copy(prompt["fixture"]), made, reply.text))
+        measures["state"] = not faults
+        passed = measures["state"] and (strict and not flat if wanted else silent)
     truncated = answer.finish_reason == "length"
     outcome = "truncated" if truncated else "malformed" if answer.error or reply.rescued else reply.kind
     issues = [{"level": "ERROR", "message": f"{p.field}: found {p.found}, expected {p.expected}"} for p in flat]
     issues += [{"level": "ERROR", "message": message} for message in [*reply.problems, answer.error] if message]
     if not wanted and reply.kind == "empty" and not answer.error:
         issues.append({"level": "ERROR", "message": "an empty reply, expected text"})
+    issues += [{"level": "ERROR", "message": fault} for fault in faults]
     if reply.rescued:
         issues.append({"level": "ERROR", "message": "the call is readable only leniently"})
     if sorted(set(names)) != sorted(set(wanted)):
@@ -234,7 +246,13 @@ def summarise(records: list[Record]) -> dict[str, Any]:
         "failed": sum(not record.passed for record in judged),
         "request_errors": len(records) - len(judged),
         "pass_rate": _rate(sum(record.passed for record in judged), len(judged))["rate"],
-        "measures": {name: _rate(sum(r.measures[name] for r in judged), len(judged)) for name in MEASURES},
+        "measures": {
+            name: _rate(
+                sum(r.measures[name] for r in judged if name in r.measures), sum(name in r.measures for r in judged)
+            )
+            for name in MEASURES
+            if name != "state" or any(name in r.measures for r in judged)
+        },
         "outcomes": dict(Counter(record.outcome for record in records).most_common()),
         "by_tag": {tag: _by_tag([record for record in judged if tag in record.tags]) for tag in tags},
         "top_failure_reasons": [list(item) for item in reasons.most_common(10)],
@@ -288,11 +306,16 @@ def table(reports: list[dict[str, Any]]) -> str:
     """A Markdown table, one column a target: share, count and 95% interval for each measure."""
     labels = [entry["metadata"]["model"] for entry in reports]
     lines = [f"| measure | {' | '.join(labels)} |", "|---|" + "---|" * len(labels)]
-    for name, words in MEASURES.items():
+    for name, words in _measured(reports).items():
         cells = [_cell(entry["summary"]["measures"][name]) for entry in reports]
         lines.append(f"| {words} | {' | '.join(cells)} |")
     lines.append(f"| request errors | {' | '.join(str(entry['summary']['request_errors']) for entry in reports)} |")
     return "\n".join(lines)
+
+
+def _measured(reports: list[dict[str, Any]]) -> dict[str, str]:
+    """The measures that all reports have, with their words."""
+    return {name: words for name, words in MEASURES.items() if all(name in e["summary"]["measures"] for e in reports)}
 
 
 def markdown(reports: list[dict[str, Any]]) -> str:
@@ -343,10 +366,10 @@ def plot(reports: list[dict[str, Any]]):
 
     with plt.style.context("petroff10" if "petroff10" in plt.style.available else "default"):
         figure, axis = plt.subplots(figsize=(9.5, 4.2))
-        width = 0.8 / len(reports)
+        width, measured = 0.8 / len(reports), _measured(reports)
         for number, entry in enumerate(reports):
-            rates = [entry["summary"]["measures"][name] for name in MEASURES]
-            places = [place + (number - (len(reports) - 1) / 2) * width for place in range(len(MEASURES))]
+            rates = [entry["summary"]["measures"][name] for name in measured]
+            places = [place + (number - (len(reports) - 1) / 2) * width for place in range(len(measured))]
             heights = [rate["rate"] * 100 for rate in rates]
             bounds = [
                 [h - r["low"] * 100 for h, r in zip(heights, rates, strict=True)],
@@ -367,8 +390,8 @@ def plot(reports: list[dict[str, Any]]):
             for place, height, upper in zip(places, heights, bounds[1], strict=True):
                 axis.text(place, min(height + upper + 2, 108), f"{height:.0f}", ha="center", fontsize=8)
         axis.set_xticks(
-            range(len(MEASURES)),
-            [textwrap.fill(words, 15) for words in MEASURES.values()],
+            range(len(measured)),
+            [textwrap.fill(words, 15) for words in measured.values()],
             fontsize=8,
         )
         axis.set(ylabel="share of prompts (%), 95% interval", ylim=(0, 114))

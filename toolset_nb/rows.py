@@ -30,25 +30,68 @@ __all__ = [
     "validate",
 ]
 
-TARGETS = ("text", "openai", "prompt-completion")
+TARGETS = ("text", "openai", "prompt-completion", "preference", "prompts")
 SYMBOLS = "abcdefghijklmnopqrstuvwxyz0123456789"
+LABELS = {"desirable": True, "undesirable": False}
 
 
-def convert(row: dict, to: str) -> list[dict]:
-    """The row in another form: one row for `text` and `openai`, one for each completion for `prompt-completion`.
+def convert(row: dict, to: str, twin: dict | None = None) -> list[dict]:
+    """The row in another form.
 
-    Reads the present form and the older ones: `messages`, OpenAI tool_calls, a system message with the ids (left out:
-    it is rendered at training time), user turns that are a `Result:`. Raises ValueError for a row without messages.
+    `text`, `openai`: one row. `prompt-completion`: one for each completion. `preference`: prompt, chosen and rejected, for a
+    false row whose true row is `twin`; nothing for others. `prompts`: the prompt alone with the call or the words that answer
+    it (ground_truth_tool, ground_truth_args, ground_truth_response), for reinforcement learning; nothing for a false row.
+    Reads the present form and all older ones, see `modern`. Raises ValueError for a row without messages.
     """
-    if to == "prompt-completion":
-        return prompt_completion(row)
     if to not in TARGETS:
         raise ValueError(f"to {to!r}: expected one of {', '.join(TARGETS)}")
+    parts = modern(row)
+    if to == "preference":
+        true, false = parts if len(parts) == 2 else (twin, parts[0])
+        return _preference(true, false) if true and false.get("label") is False else []
+    return [made for part in parts for made in _convert(part, to)]
+
+
+def modern(row: dict) -> list[dict]:
+    """Rows with conversations and a boolean label from any form that was ever used.
+
+    Rows with `messages`, OpenAI tool_calls, a system message with the ids (left out later: it is rendered at training time)
+    and user turns that are a `Result:` stay as they are; `_turns` reads them. Labels may be words. Preference rows (prompt,
+    chosen, rejected) become two rows, prompts with a ground truth become one.
+    """
+    if isinstance(row.get("label"), str) and row["label"].lower() in LABELS:
+        row = row | {"label": LABELS[row["label"].lower()]}
+    if "prompt" not in row:
+        return [row]
+    prompt = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
+    row_id, rest = str(row.get("id", "")), {"meta": row["meta"]} if "meta" in row else {}
+    if "chosen" in row:
+        answers = ((row["chosen"], True, "a"), (row.get("rejected"), False, "b"))
+        return [
+            {"id": row_id + letter, "conversations": [*prompt, *_answer(text)], "label": label, **rest}
+            for text, label, letter in answers
+        ]
+    if row.get("ground_truth_tool"):
+        text = calls.render([Call(row["ground_truth_tool"], row.get("ground_truth_args") or {})], "text")
+    else:
+        text = row.get("ground_truth_response") or row.get("completion")
+    return [{"id": row_id, "conversations": [*prompt, *_answer(text)], "label": row.get("label", True), **rest}]
+
+
+def _answer(text: Any) -> list[dict]:
+    return text if isinstance(text, list) else [{"role": "assistant", "content": text}]
+
+
+def _convert(row: dict, to: str) -> list[dict]:
+    if to == "prompt-completion":
+        return prompt_completion(row)
     rest = {key: row[key] for key in ("label", "meta") if key in row}
     made = {"id": row["id"]} if "id" in row else {}
     if to == "text":
         messages = [{"role": role, "content": _text(role, blocks)} for role, blocks in _turns(row)]
         return [{**made, "conversations": messages, **rest}]
+    if to == "prompts":
+        return [] if row.get("label") is False else [_ground_truth(part) for part in prompt_completion(row, "text")]
     messages = []
     pick = random.Random(_stem(row))
     for role, blocks in _turns(row):
@@ -56,6 +99,22 @@ def convert(row: dict, to: str) -> list[dict]:
             [{"role": role, "content": _text(role, blocks)}] if role != "assistant" else _openai_turn(blocks, pick)
         )
     return [{**made, "messages": messages, **rest}]
+
+
+def _ground_truth(part: dict) -> dict:
+    reply = calls.parse(part["completion"][0]["content"], rescue=False)
+    made = {"id": part["id"], "prompt": part["prompt"]}
+    if not reply.calls:
+        return made | {"ground_truth_response": reply.text}
+    return made | {"ground_truth_tool": reply.calls[0].name, "ground_truth_args": reply.calls[0].arguments}
+
+
+def _preference(true: dict, false: dict) -> list[dict]:
+    one, two = prompt_completion(true)[-1], prompt_completion(false)[-1]
+    if one["prompt"] != two["prompt"]:
+        return []
+    pair = {"id": _stem(true), "prompt": one["prompt"], "chosen": one["completion"], "rejected": two["completion"]}
+    return [pair | ({"meta": false["meta"]} if "meta" in false else {})]
 
 
 def training_rows(

@@ -151,6 +151,19 @@ class EvaluateSettings(Settings):
     retries: Whole = Field(2, ge=0, le=10)
 
 
+class DatasetSettings(Settings):
+    """Parameters of dataset.ipynb."""
+
+    kind: Choice("sft", "kto") = "sft"
+    rows: Whole = Field(600, ge=1, le=1_000_000)
+    output: str = ""
+    max_length: Whole = Field(1024, ge=1, le=131072)
+    teacher: str = ""
+    teacher_mode: Choice("paraphrase", "self-play") = "paraphrase"
+    teacher_rows: Whole = Field(20, ge=1)
+    temperature: Real = Field(0.8, ge=0, le=2)
+
+
 def read(model: type[Settings], namespace: dict[str, Any]) -> Settings:
     """The settings found in a notebook's `globals()`; raises SettingsError naming every parameter that is wrong.
 

@@ -35,8 +35,11 @@ def data_path(name: str) -> Path:
     raise DataError(f"dataset {name!r}: no such file here or under {repo_root()}")
 
 
-def load_rows(settings: Any, method: str) -> list[dict]:
-    """The file's rows as prompt/completion (+ label) rows in file order; raises DataError when the file has problems."""
+def load_rows(settings: Any, method: str, max_rows: int = 0) -> list[dict]:
+    """The file's rows as prompt/completion (+ label) rows in file order; raises DataError when the file has problems.
+
+    `max_rows` is the model size's own limit (0: none), which holds where the settings name no other.
+    """
     path = data_path(settings.dataset)
     findings = list(rows.validate([path]))
     if findings:
@@ -46,7 +49,10 @@ def load_rows(settings: Any, method: str) -> list[dict]:
     source = [row for _, row in rows.read(path)]
     if method == "sft":
         source = [row for row in source if row.get("label") is not False]
-    return rows.training_rows(source, *rendering)[: settings.max_rows or None]
+    parts = rows.training_rows(source, *rendering)
+    if method == "kto":  # the two rows of a pair part at their last answer; what stands before it is in its prompt
+        parts = list({part["id"].partition("#")[0]: part for part in parts}.values())
+    return parts[: settings.max_rows or max_rows or None]
 
 
 def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False) -> list[dict]:

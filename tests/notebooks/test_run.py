@@ -329,3 +329,24 @@ def test_pip_can_resolve_the_pins_for_colab():
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--disable-pip-version-check", "-q"]
     done = subprocess.run([*command, "-r", ROOT / "requirements-colab.txt"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_dataset_notebook_makes_rows_and_asks_a_real_server(chain, tmp_path):
+    """The teacher is the tiny random model behind llama.cpp's server: noise, which the funnel has to refuse."""
+    folder = chain("sft")[0].parent
+    target, settings = tmp_path / "rows.jsonl", ["-p", "rows", "120", "-p", "output", tmp_path / "rows.jsonl"]
+    settings += ["-p", "teacher", "base", "-p", "teacher_rows", "3", "-p", "interactive", "no"]
+    for _ in range(2):  # the second time nothing is asked again
+        result = papermill("dataset", folder / "dataset.ipynb", *settings)
+        assert result.returncode == 0, result.stderr[-4000:]
+    rows = [json.loads(line) for line in target.read_text("utf-8").splitlines()]
+    assert len(rows) > 100
+    answers = [json.loads(line) for line in (folder / "runs" / "teacher.jsonl").read_text("utf-8").splitlines()]
+    assert len(answers) == len({answer["source"] for answer in answers}) == 3
+    images = [
+        output
+        for cell in nbformat.read(folder / "dataset.ipynb", 4).cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(images) == 2

@@ -24,7 +24,21 @@ SETTINGS = {
     "sft": settings.SFTSettings,
     "kto": settings.KTOSettings,
     "evaluate": settings.EvaluateSettings,
+    "dataset": settings.DatasetSettings,
 }
+TRAINING = {"sft_beginner", "sft", "kto"}
+HEADINGS = {
+    "evaluate": ["## 3 Check the data", "## 4 Load", "## 5 Evaluate", "## 6 Look at the answers", "## 7 Save"],
+    "dataset": [
+        "## 3 Preview",
+        "## 4 Make",
+        "## 5 Look at what it holds",
+        "## 6 Read, label, validate",
+        "## 7 A teacher",
+    ],
+} | dict.fromkeys(
+    TRAINING, ["## 3 Check the data", "## 4 Load", "## 5 Train", "## 6 Try it (before and after)", "## 7 Save"]
+)
 SUBSET = {"sft_beginner"}  # shows some of its model's parameters; the others show all
 TRL = ("SFTConfig", "SFTTrainer", "KTOConfig", "KTOTrainer")
 SECRET = re.compile(
@@ -73,10 +87,12 @@ def imported(name):
     for node in nodes(name, ast.ImportFrom):
         if node.module and node.module.partition(".")[0] == "toolset_nb":
             for alias in node.names:
-                if node.module == "toolset_nb":
-                    found[alias.asname or alias.name] = importlib.import_module(f"toolset_nb.{alias.name}")
-                else:
-                    found[alias.asname or alias.name] = getattr(importlib.import_module(node.module), alias.name)
+                module = importlib.import_module(node.module)
+                try:
+                    named = importlib.import_module(f"{node.module}.{alias.name}")
+                except ModuleNotFoundError:
+                    named = getattr(module, alias.name)
+                found[alias.asname or alias.name] = named
     return found
 
 
@@ -99,16 +115,7 @@ def test_the_headings_are_the_same_in_all_notebooks(name):
     prose = re.sub(r"^```.*?^```", "", prose, flags=re.S | re.M)
     headings = re.findall(r"^#+ .*", prose, re.M)
     assert headings[0].startswith("# ")
-    assert headings[1:] == [
-        "## 1 Setup",
-        "## 2 Settings",
-        "## 3 Check the data",
-        "## 4 Load",
-        "## 5 Evaluate" if name == "evaluate" else "## 5 Train",
-        "## 6 Look at the answers" if name == "evaluate" else "## 6 Try it (before and after)",
-        "## 7 Save",
-        "## Next steps",
-    ]
+    assert headings[1:] == ["## 1 Setup", "## 2 Settings", *HEADINGS[name], "## Next steps"]
 
 
 def test_the_badge_opens_this_notebook_at_the_released_version(name):
@@ -237,7 +244,7 @@ def test_the_package_is_called_as_its_signatures_say(name):
 
 def test_trl_takes_every_argument(name):
     used = [call for call in nodes(name, ast.Call) if isinstance(call.func, ast.Name) and call.func.id in TRL]
-    assert len(used) == (0 if name == "evaluate" else 2)
+    assert len(used) == (2 if name in TRAINING else 0)
     if used:
         trl = importlib.import_module("trl")
     for call in used:

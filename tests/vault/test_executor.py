@@ -322,6 +322,7 @@ def test_a_vault_with_the_real_clock_can_be_copied(tmp_path):
 
 def test_a_rehearsal_leaves_nothing(vault):
     before, files = vault.snapshot(), sorted(path.as_posix() for path in vault.tree.root.rglob("*"))
+    times = {entry.path: entry.modified for entry in vault.tree.walk()}
     wanted = [
         ("contentManager_createContent", {"filePath": "New/Note", "content": "text"}),
         ("contentManager_appendContent", {"filePath": "Drinks/Tea", "content": "more"}),
@@ -329,10 +330,15 @@ def test_a_rehearsal_leaves_nothing(vault):
         ("vaultManager_moveNote", {"path": "Drinks/Tea", "newPath": "Tea"}),
         ("memoryManager_createSession", {"name": "x"}),
         ("contentManager_readContent", {"filePath": "nowhere"}),
+        (
+            "contentManager_batchContent",
+            {"operations": [{"type": "append", "params": {"filePath": "Home.md", "content": "x"}}]},
+        ),
     ]
     first = [vault.rehearse(name, {"context": CONTEXT, **arguments}) for name, arguments in wanted]
-    assert [result["success"] for result in first] == [True] * 5 + [False]
+    assert [result["success"] for result in first] == [True] * 5 + [False, True]
     assert vault.snapshot().digest == before.digest and vault.state.traces() == []
+    assert {entry.path: entry.modified for entry in vault.tree.walk()} == times
     assert sorted(path.as_posix() for path in vault.tree.root.rglob("*") if ".trash" not in path.parts) == files
     session = vault.call(wanted[4][0], {"context": CONTEXT, **wanted[4][1]})
     assert session["data"]["sessionId"][-9:] == first[4]["data"]["sessionId"][-9:]  # no id was used up

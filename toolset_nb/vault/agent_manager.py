@@ -131,14 +131,14 @@ def batch_execute_prompt(vault: Any, given: Any) -> dict:
     for number in order:
         prompt = given.prompts[number]
         result = {key: prompt[key] for key in ("type", "id", "prompt", "provider", "model") if key in prompt}
+        mark = vault.tree.mark()
         try:
             if prompt["type"] == "image":
                 result |= {"success": True, "imagePath": _draw(vault, prompt)["imagePath"]}
             else:
                 result |= _answer(vault, prompt, answers)
-            vault.tree.commit()
         except VaultError as error:
-            vault.tree.rollback()
+            vault.tree.rollback(mark)
             result |= {"success": False, "error": str(error), "code": error.code}
         done[number] = result
         answers.append((prompt.get("sequence") or 0, prompt.get("id") or "", result.get("response", "")))

@@ -104,12 +104,12 @@ def batch_content(vault: Any, given: Any) -> dict:
     for operation in given.operations:
         function, defaults = OPERATIONS[operation["type"]]
         item = {"type": operation["type"], "filePath": operation["params"]["filePath"]}
+        mark = vault.tree.mark()
         try:
             fields = function(vault, SimpleNamespace(**(defaults | operation["params"])))
-            vault.tree.commit()
             results.append({"success": True, **item, "data": fields})
         except VaultError as error:
-            vault.tree.rollback()
+            vault.tree.rollback(mark)
             results.append({"success": False, "error": str(error), "code": error.code, **item})
     return {"results": results}
 

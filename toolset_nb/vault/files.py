@@ -118,9 +118,13 @@ class Tree:
         """Keep what was done since the last commit."""
         self._undo.clear()
 
-    def rollback(self) -> None:
-        """Take back what was done since the last commit, last first."""
-        while self._undo:
+    def mark(self) -> int:
+        """A point that `rollback` can go back to."""
+        return len(self._undo)
+
+    def rollback(self, mark: int = 0) -> None:
+        """Take back what was done since the last commit, or since a mark, last first."""
+        while len(self._undo) > mark:
             self._undo.pop()()
 
     def kind(self, path: str) -> str | None:
@@ -184,10 +188,11 @@ class Tree:
             raise VaultError("EXISTS" if new else "IS_FOLDER", f"There is already a {found} at {path}")
         old = self.read_bytes(path) if found else None
         with self._at(path, make=True) as (fd, name):
+            time = os.stat(name, dir_fd=fd).st_mtime_ns if found else 0
             if not found:
                 self._no_twin(fd, name, path)
             self._place(data, name, fd)
-        self._undo.append(lambda: self.remove(path) if old is None else self._restore(path, old))
+        self._undo.append(lambda: self.remove(path) if old is None else self._restore(path, old, time))
 
     def make_folder(self, path: str) -> bool:
         """Make a folder and its parents; False if it was there. Raises VaultError EXISTS where a file is."""
@@ -276,11 +281,11 @@ class Tree:
         """Replace a file of our own state folder in one step."""
         self._place(data, str(self.own / name), None)
 
-    def _restore(self, path: str, data: bytes) -> None:
+    def _restore(self, path: str, data: bytes, time: int) -> None:
         with self._at(path) as (fd, name):
-            self._place(data, name, fd)
+            self._place(data, name, fd, time)
 
-    def _place(self, data: bytes, name: str, fd: int | None) -> None:
+    def _place(self, data: bytes, name: str, fd: int | None, time: int | None = None) -> None:
         draft = self.own / "tmp" / uuid.uuid4().hex
         try:
             with open(draft, "xb") as file:
@@ -288,7 +293,7 @@ class Tree:
                 if self.durable:
                     file.flush()
                     os.fsync(file.fileno())
-            os.utime(draft, ns=(self.now * 1_000_000,) * 2)
+            os.utime(draft, ns=(self.now * 1_000_000 if time is None else time,) * 2)
             os.replace(draft, name, dst_dir_fd=fd)
         except OSError:
             draft.unlink(missing_ok=True)

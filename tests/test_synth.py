@@ -1,0 +1,300 @@
+"""Generated rows: executed, grounded in their requests, the same for the same seed, and apart from every evaluation prompt."""
+
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from toolset_nb import calls, rules, tasks
+from toolset_nb.__main__ import main
+from toolset_nb.synth import balance, behaviours, generate, scenes, similarity, teacher, views, wording, worlds
+from toolset_nb.synth import tasks as making
+from toolset_nb.tools import catalogue
+from toolset_nb.vault import fixtures
+
+ROWS = 150
+
+
+@pytest.fixture(scope="module")
+def made():
+    funnel = generate.Funnel()
+    return list(generate.sft(ROWS, seed=3, funnel=funnel)), funnel
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return list(generate.kto(ROWS, seed=4))
+
+
+# voices ---------------------------------------------------------------------------------------------------------------
+
+
+def test_every_tool_has_forty_requests_of_its_own():
+    counts = {tool: sum(map(len, wording.voices()[tool]["requests"].values())) for tool in catalogue().tools}
+    assert {tool: count for tool, count in counts.items() if count < 40} == {}
+
+
+def test_every_behaviour_has_sixty_requests():
+    for behaviour, variants in wording.behaviours().items():
+        parts = [variant.get("requests") or variant.get("pairs") or variant["replies"] for variant in variants.values()]
+        assert sum(map(len, parts)) >= 60, behaviour
+
+
+def test_no_wording_stands_twice_or_names_a_tool():
+    requests = [text for voice in wording.voices().values() for texts in voice["requests"].values() for text in texts]
+    for variants in wording.behaviours().values():
+        for variant in variants.values():
+            requests += variant.get("requests", []) + [pair["say"] for pair in variant.get("pairs", [])]
+    assert [text for text, count in Counter(requests).items() if count > 1] == []
+    named = re.compile("|".join(name for name in catalogue().tools if name != "get_tools"))
+    assert [text for text in requests if named.search(text)] == []
+
+
+def test_the_splits_share_no_wording():
+    texts = [f"wording {number}" for number in range(14)]
+    one, two = wording.Speaker(0, "training").mine(texts), wording.Speaker(0, "evaluation").mine(texts)
+    assert sorted(one + two) == sorted(texts) and len(two) == 2 and not set(one) & set(two)
+
+
+def test_worlds_of_the_splits_share_no_text():
+    said = {}
+    for name in fixtures.names():
+        values = worlds.values(name)
+        texts = [text for kind in ("titles", "lines", "contents", "prompts", "themes") for text in values[kind]]
+        texts += [change["old"] for change in values["changes"]]
+        for text in texts:
+            other = said.setdefault(text.strip().casefold(), name)
+            assert other == name or fixtures.load(other)["split"] == fixtures.load(name)["split"], (text, name, other)
+
+
+# rows -----------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_pass_the_validator_and_come_from_training_vaults(made, pairs, tmp_path):
+    for name, rows in (("sft", made[0]), ("kto", pairs)):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        assert [str(finding) for finding in rules.validate([path])] == []
+        assert {row["meta"]["scenario"] for row in rows} <= set(fixtures.names("training"))
+
+
+def test_every_tool_and_behaviour_gets_its_rows(made):
+    rows, funnel = made
+    assert {tool for row in rows for tool in row["meta"]["tools"]} == set(catalogue().tools), str(funnel)
+    assert {row["meta"]["behaviour"] for row in rows} == {behaviour for behaviour, _ in behaviours.PLAYS}
+
+
+def test_the_same_seed_gives_the_same_rows(made):
+    assert list(generate.sft(ROWS, seed=3)) == made[0]
+    assert list(generate.sft(20, seed=4)) != list(generate.sft(20, seed=5))
+
+
+def test_the_funnel_adds_up(made):
+    rows, funnel = made
+    assert funnel.seen == len(rows) + sum(funnel.rejected.values())
+    assert funnel.rejected["execution"] == 0 and funnel.rejected["schema"] == 0 and funnel.rejected["grounding"] == 0
+    assert "execution" in str(funnel) and sum(kept for _, _, kept, _, _ in funnel.table()) == len(rows)
+
+
+def test_rows_execute_again_with_the_recorded_results(made, pairs):
+    assert list(generate.verify(made[0])) == []
+    assert list(generate.verify(pairs)) == []
+
+
+@pytest.mark.parametrize("broken", ["argument", "result", "hash"])
+def test_verification_notices_a_changed_row(made, broken):
+    at = next(n for n, row in enumerate(made[0]) if "Result:" in row["conversations"][1]["content"])
+    rows = json.loads(json.dumps(made[0]))
+    turn = rows[at]["conversations"][1]
+    if broken == "argument":
+        call = calls.parse(turn["content"]).calls[0]
+        turn["content"] = turn["content"].replace(call.name, "vaultLibrarian_nothing", 1)
+    elif broken == "result":
+        turn["content"] = turn["content"].replace('"success": true', '"success": true, "more": 1', 1)
+    else:
+        rows[at]["meta"]["result"] = "0" * 12
+    assert any(fault.startswith(rows[at]["id"]) for fault in generate.verify(rows))
+
+
+def test_an_unsaid_value_is_noticed():
+    blocks = [calls.Call("contentManager_readContent", {"context": {}, "filePath": "Recipes/Soup.md"})]
+    assert scenes.ungrounded("read Recipes/Soup to me", blocks) == ""
+    assert "Soup" in scenes.ungrounded("read my stew recipe", blocks)
+    listed = [
+        calls.Call("vaultManager_listDirectory", {"context": {}, "path": ""}),
+        calls.Result({"files": ["Recipes/Soup.md"]}),
+    ]
+    assert scenes.ungrounded("read my stew recipe", listed + blocks) == ""
+
+
+def test_the_command_line_makes_and_verifies_rows(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    assert main(["generate", "sft", "--rows", "60", "-o", str(path)]) == 0
+    assert "kept" in capsys.readouterr().out
+    assert main(["verify", str(path)]) == 0
+    assert "0 differ" in capsys.readouterr().out
+    path.write_text(re.sub(r'"result": "\w+"', '"result": "000000000000"', path.read_text(), count=1))
+    assert main(["verify", str(path)]) == 1
+    assert main(["generate", "sft", "--rows", "10", "-o", str(tmp_path / "no" / "rows.jsonl")]) == 2
+
+
+# pairs ----------------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_differ_in_the_answer_alone(pairs):
+    for true, false in zip(pairs[::2], pairs[1::2], strict=True):
+        assert (true["label"], false["label"]) == (True, False) and true["id"][:-1] == false["id"][:-1]
+        assert true["conversations"][0] == false["conversations"][0] and true["conversations"] != false["conversations"]
+
+
+def test_the_defects_are_many(pairs):
+    used = Counter(row["meta"]["defect"] for row in pairs[1::2])
+    assert used.keys() >= {
+        "wrong_tool",
+        "missing_argument",
+        "wrong_argument",
+        "invented_path",
+        "call_without_asking",
+        "needless_question",
+    }
+    assert used.keys() >= {
+        "repeated_call",
+        "destructive_unasked",
+        "empty_session_memory",
+        "malformed_call",
+        "foreign_ids",
+    }
+
+
+def test_a_style_is_what_is_seen():
+    text = 'tool_call: get_tools\narguments: {"tools": []}\n\nResult: {"success": true}\n\nThat is all.'
+    assert balance.style(text) == balance.Style(len(text), 1, 3, 1)
+
+
+# evaluation -----------------------------------------------------------------------------------------------------------
+
+
+def test_reserved_prompts_are_refused():
+    reserved = similarity.Reserved(["one two three four five six seven eight nine", "short prompt of the set"])
+    assert "eight words" in reserved.near("well, two three four five six seven eight nine!")
+    assert "near copy" in reserved.near("short prompt of the set")
+    assert reserved.near("something else altogether") == ""
+
+
+def test_minhash_estimates_the_overlap():
+    one = "could you put the soup recipe into the winter folder for me before dinner"
+    two = "could you put the soup recipe into the winter folder for me before lunch"
+    signatures = [similarity.minhash(text) for text in (one, two, "list every command that the palette has")]
+    assert 0.6 < (signatures[0] == signatures[1]).mean() < 1
+    assert (signatures[0] == signatures[2]).mean() < 0.2
+
+
+@pytest.fixture(scope="module")
+def vaults(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vaults")
+    return {name: worlds.build(name, folder / name) for name in fixtures.names("evaluation")}
+
+
+def test_every_gold_solution_passes_and_every_mutation_fails(vaults, tmp_path):
+    for task in tasks.load():
+        vault = vaults[task["fixture"]]
+        made, text = making.gold(task)
+        gold = tasks.perform(vault.copy(tmp_path / task["id"]), made, text)
+        assert tasks.faults(task, gold) == [], task["id"]
+        mutations = list(making.mutations(task, vault))
+        assert len(mutations) == 5
+        for number, (name, wrong, words) in enumerate(mutations):
+            outcome = tasks.perform(vault.copy(tmp_path / f"{task['id']}-{number}"), wrong, words)
+            assert tasks.faults(task, outcome), (task["id"], name)
+
+
+def test_the_tasks_are_made_again_byte_for_byte():
+    text = json.dumps(list(making.make()), indent=1, ensure_ascii=False) + "\n"
+    assert text == tasks.path().read_text(encoding="utf-8")
+
+
+# teacher and views ----------------------------------------------------------------------------------------------------
+
+
+class Echo:
+    """Stands in for a server where only what is done with its words is tested; the real one is tested in the notebook."""
+
+    def __init__(self, words):
+        self.words, self.asked = words, 0
+
+    def ask(self, messages, **_):
+        self.asked += 1
+        text = self.words(messages[-1]["content"]) if callable(self.words) else self.words
+        return type("Answer", (), {"text": text, "tool_calls": None})()
+
+
+def test_a_paraphrase_keeps_what_the_call_needs(made, tmp_path):
+    rows = [row for row in made[0] if row["meta"]["behaviour"] == "single_call"][:20]
+    polite = Echo(lambda prompt: "Be so kind: " + prompt.split("\n\n", 1)[1])
+    target = tmp_path / "teacher.jsonl"
+    funnel = teacher.paraphrase(rows, polite, target)
+    kept = list(teacher.rows(target))
+    assert sum(funnel.kept.values()) == len(kept) > 10 and polite.asked == 20
+    assert all(row["conversations"][0]["content"].startswith("Be so kind") for row in kept)
+    teacher.paraphrase(rows, polite, target)
+    assert polite.asked == 20  # nothing is asked twice
+    silly = teacher.paraphrase(rows, Echo("Please do it."), tmp_path / "other.jsonl")
+    assert sum(silly.kept.values()) < 8 and silly.rejected["grounding"] > 10
+
+
+def test_interrupted_work_is_taken_up(made, tmp_path):
+    rows, target = made[0][:6], tmp_path / "teacher.jsonl"
+
+    def fails(prompt):
+        if endpoint.asked == 4:
+            raise teacher.RequestFailed("no answer")
+        return "Now: " + prompt.split("\n\n", 1)[1]
+
+    endpoint = Echo(fails)
+    with pytest.raises(teacher.RequestFailed):
+        teacher.paraphrase(rows, endpoint, target)
+    with target.open("a") as out:
+        out.write('{"id": "torn')
+    teacher.paraphrase(rows, endpoint, target)
+    assert len(list(teacher._entries(target))) == 6
+
+
+def test_self_play_goes_through_the_funnel(tmp_path):
+    context = {key: "as asked" for key in scenes.catalogue().context["required"]}
+    context |= {"sessionId": "session_1731571200000_abcdefghi", "workspaceId": "default"}
+    call = calls.render([calls.Call("agentManager_listAgents", {"context": context})], "text")
+    talk = Echo(
+        lambda prompt: (
+            f"Which assistants do I have? {Echo.__name__} {talk.asked}" if "You are this person" in prompt else call
+        )
+    )
+    target = tmp_path / "play.jsonl"
+    funnel = teacher.self_play(talk, 5, target)
+    assert sum(funnel.kept.values()) == 5
+    for row in teacher.rows(target):
+        assert (
+            len(calls.parse(row["conversations"][1]["content"]).calls) == teacher.MOST_STEPS and "result" in row["meta"]
+        )
+    broken = teacher.self_play(Echo("tool_call: nonsense\narguments: {"), 3, tmp_path / "broken.jsonl")
+    assert broken.rejected["schema"] + broken.rejected["duplicate"] == 3
+
+
+def test_views(made, tmp_path):
+    rows = made[0]
+    assert views.heat_map(rows).axes and "150" not in views.show(rows[0])[:3]
+    assert views.select(rows, behaviour="unable") and not views.select(rows, words="no such words at all")
+    views.judge(rows[0], True, tmp_path / "mine.jsonl")
+    views.judge(rows[0], False, tmp_path / "mine.jsonl", "wrong_tool")
+    labelled = [json.loads(line) for line in (tmp_path / "mine.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in labelled] == [True, False] and labelled[1]["meta"]["defect"] == "wrong_tool"
+    assert views.findings(str(tmp_path / "none.jsonl")) and views.nearest(rows)[0][0] <= 1
+    widget = views.browser(rows, tmp_path / "mine.jsonl")
+    assert f"of {len(rows)}" in widget.children[1].children[-1].value
+
+
+def test_diversity_of_copies_is_low(made):
+    rows = made[0]
+    same = [rows[0]] * 20
+    assert similarity.diversity(same)["distinct_2"] < 0.1 < similarity.diversity(rows)["distinct_2"]
+    assert similarity.diversity(same)["unique"] == 0 and similarity.diversity(rows)["unique"] > 0.9

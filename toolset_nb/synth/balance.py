@@ -1,0 +1,60 @@
+"""Choosing wrong answers so that right and wrong look alike: nobody should be able to tell them by style alone."""
+
+import math
+import random
+from collections import Counter
+from typing import NamedTuple
+
+from toolset_nb import calls
+
+COARSE, FINE = 2.0, 1.0  # what the first answer out of balance costs
+
+
+class Style(NamedTuple):
+    """What an answer looks like, whatever it says: characters, calls, words outside calls, results."""
+
+    length: int
+    calls: int
+    words: int
+    results: int
+
+
+def style(answer: str) -> Style:
+    """The style of an answer in the text form."""
+    reply = calls.parse(answer, rescue=False)
+    made = sum(isinstance(block, calls.Call | calls.Broken) for block in reply.blocks)
+    return Style(len(answer), made, len(reply.text.split()), len(reply.results))
+
+
+class Balance:
+    """Counts right less wrong answers for each look, and picks what brings the counts nearest to zero."""
+
+    def __init__(self, seed: int) -> None:
+        self.pick = random.Random(f"balance {seed}")
+        self.used: Counter[str] = Counter()
+        self.surplus: Counter[tuple] = Counter()
+
+    def choose(self, options: list[tuple[str, str, str]]) -> tuple[str, str, str]:
+        """One of (defect, right answer, wrong answer); the rarest defect where looks do not decide."""
+        best = min(options, key=lambda option: (self._cost(option), self.pick.random()))
+        self.used[best[0]] += 1
+        for look, change in _changes(best[1], best[2]).items():
+            self.surplus[look] += change
+        return best
+
+    def _cost(self, option: tuple[str, str, str]) -> float:
+        cost = len(self.used) * self.used[option[0]] / (1 + self.used.total())  # 1 for a defect of average use
+        for look, change in _changes(option[1], option[2]).items():
+            worse = abs(self.surplus[look] + change) - abs(self.surplus[look])
+            cost += worse * (FINE if len(look) == 5 else COARSE) * (1 + abs(self.surplus[look]) / 4)
+        return cost
+
+
+def _changes(right: str, wrong: str) -> Counter[tuple]:
+    """How a pair shifts the counts, by look and by look and length."""
+    changes: Counter[tuple] = Counter()
+    for answer, sign in ((right, 1), (wrong, -1)):
+        length, *look = style(answer)
+        changes[tuple(look)] += sign
+        changes[*look, "length", round(5 * math.log2(length + 1))] += sign
+    return Counter({look: change for look, change in changes.items() if change})

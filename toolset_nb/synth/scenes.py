@@ -1,0 +1,186 @@
+"""One turn in the making: what the person asks, and the calls, results and words of the assistant, executed as they are written.
+
+A behaviour (`behaviours`) plays a scene; a scene that cannot be played ends with `Rejected` or LookupError.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from toolset_nb import calls
+from toolset_nb.synth import negatives, scenarios
+from toolset_nb.synth.scenarios import Check, Scenario, answered
+from toolset_nb.synth.wording import OPENINGS, Speaker, behaviours, voices
+from toolset_nb.synth.worlds import World
+from toolset_nb.tools import catalogue
+from toolset_nb.vault import VaultError
+
+REMEMBERED = (1, 1, 2)  # how many of the last things done a call's memory tells
+NARRATED = 0.35  # share of further calls that are announced
+ENUMS = re.compile(r'"enum": (\[[^\]]*\])')
+
+
+class Rejected(Exception):
+    """A scene that breaks off at a stage of the funnel; `stage` names it."""
+
+    def __init__(self, stage: str, reason: str):
+        super().__init__(reason)
+        self.stage = stage
+
+
+@dataclass
+class Scene:
+    """A turn of one person with one assistant in a world; `memory` tells what was done before in the session."""
+
+    world: World
+    speaker: Speaker
+    session: str
+    workspace: str
+    memory: list[str] = field(default_factory=list)
+    contrast: bool = False  # also collect wrong answers
+    refuses: Callable[[str], str] = lambda request: ""  # why a request cannot be used
+    request: str = ""
+    blocks: list[calls.Block] = field(default_factory=list)
+    wrong: negatives.Wrong = field(default_factory=list)
+    results: list[dict] = field(default_factory=list)
+    tools: list[str] = field(default_factory=list)
+    variant: str = ""
+
+    # the person ---------------------------------------------------------------------------------------------------
+
+    def ask(self, behaviour: str, variant: str, slots: dict[str, str]) -> None:
+        """Word the request by a behaviour's own voices."""
+        self.asks(variant, self.speaker.request(behaviours()[behaviour][variant]["requests"], slots))
+
+    def asks(self, variant: str, request: str) -> None:
+        """Set the request, before anything is executed; raises Rejected for one that was made before or is reserved."""
+        self.variant, self.request = variant, request
+        if reason := self.refuses(request):
+            raise Rejected("duplicate" if "before" in reason else "evaluation", reason)
+
+    def scenario(self, tool: str) -> Scenario:
+        """A right call of a tool in this world."""
+        return scenarios.make(self.world, tool)
+
+    def words(self, scenario: Scenario) -> str:
+        """A request for one scenario."""
+        return self.speaker.request(voices()[scenario.tool]["requests"][scenario.variant], scenario.slots)
+
+    # the assistant ------------------------------------------------------------------------------------------------
+
+    def context(self, tool: str, slots: dict[str, str], workspace: str = "") -> dict[str, str]:
+        """The seven fields for this moment."""
+        voice = voices()[tool]
+        return {
+            "sessionId": self.session,
+            "workspaceId": workspace or self.workspace,
+            "sessionDescription": self.world.theme,
+            "sessionMemory": "; ".join(self.memory[-self.speaker.pick.choice(REMEMBERED) :])
+            or self.speaker.choose(OPENINGS),
+            "toolContext": self.speaker.fill(voice["why"], slots),
+            "primaryGoal": self.speaker.fill(voice["goal"], slots),
+            "subgoal": self.speaker.fill(voice["step"], slots),
+        }
+
+    def play(self, scenario: Scenario) -> dict:
+        """Make the call of a scenario."""
+        arguments = dict(scenario.arguments)
+        return self.call(
+            scenario.tool, scenario.slots, arguments, scenario.check, arguments.pop("_workspace", self.workspace)
+        )
+
+    def call(
+        self,
+        tool: str,
+        slots: dict[str, str],
+        arguments: dict,
+        check: Check = answered,
+        workspace: str = "",
+        fails: bool = False,
+    ) -> dict:
+        """Make a call, execute it, and return its result; `fails` says that the vault has to refuse it. Raises Rejected."""
+        made = {"context": self.context(tool, slots, workspace), **arguments}
+        if problems := catalogue().check(tool, made):
+            raise Rejected("schema", f"{problems[0].field}: {problems[0].found}")
+        self._show_result()
+        result = self.world.vault.call(tool, made)
+        self.world.changed()
+        if result["success"] == fails:
+            raise Rejected("execution", f"{result.get('code')} {result.get('error')}")
+        try:
+            if not fails and not check(self.world.vault, result):
+                raise Rejected("state", "the vault does not look as it should")
+        except (VaultError, LookupError, KeyError) as error:
+            raise Rejected("state", str(error)) from None
+        self.blocks.append(calls.Call(tool, made))
+        self.tools.append(tool)
+        self.results.append(result)
+        said = self.speaker.fill(voices()[tool]["memory"], slots) if not fails else f"{tool.partition('_')[2]} failed"
+        self.memory.append(said)
+        return result
+
+    def say(self, text: str) -> None:
+        """Words of the assistant, after the result of the call before them."""
+        self._show_result()
+        self.blocks.append(text)
+
+    def reply(self, behaviour: str, key: str = "replies", variant: str = "", **slots: str) -> None:
+        """The closing words of a behaviour's variant; the call before them once more would be wrong."""
+        text = self.speaker.fill(behaviours()[behaviour][variant or self.variant][key], slots)
+        if self.contrast and self.blocks and isinstance(self.blocks[-1], calls.Call):
+            self.wrong += negatives.at_the_end(self, text)
+        self.say(text)
+
+    def narrate(self, kind: str, **slots: str) -> None:
+        """Now and then a word before the next call."""
+        if self.speaker.chance(NARRATED):
+            self.say(self.speaker.fill(behaviours()["after_result"][kind]["replies"], slots))
+
+    def _show_result(self) -> None:
+        if self.blocks and isinstance(self.blocks[-1], calls.Call):
+            self.blocks.append(calls.Result(self.results[-1]))
+
+
+def ungrounded(request: str, blocks: list[calls.Block]) -> str:
+    """A value of a call that nobody has said and no result has shown before it; "" when there is none."""
+    known = request.casefold()
+    for block in blocks:
+        if isinstance(block, calls.Result):
+            known += json.dumps(block.value, ensure_ascii=False).casefold()
+        elif isinstance(block, calls.Call):
+            for value in texts({key: value for key, value in block.arguments.items() if key != "context"}):
+                if value not in implied() and not _said(value, known):
+                    return f"{block.name}: {value!r:.50} is not said"
+    return ""
+
+
+@cache
+def implied() -> frozenset[str]:
+    """Values that follow from what is wanted and are not said: those that the registry lists, and a few fixed ones."""
+    schemas = json.dumps([tool.parameters for tool in catalogue().tools.values()])
+    listed = {value for found in ENUMS.findall(schemas) for value in json.loads(found) if isinstance(value, str)}
+    fields = {"context.currentGoal", "context.purpose", "description"}
+    return frozenset(listed | fields | {"", "/", "default", "global-workspace", "google", "md"})
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts(part)
+
+
+def _said(value: str, known: str) -> bool:
+    value = value.casefold()
+    if value in known or json.dumps(value, ensure_ascii=False)[1:-1] in known:
+        return True
+    parts = value.removesuffix(".md").split("/")
+    return all(part in known for part in parts)

@@ -1,0 +1,159 @@
+"""Making evaluation tasks: scenes on the vaults and with the wordings that training never sees, with what they change.
+
+Every task starts from a fresh copy of its vault. `mutations` gives wrong solutions of it, each of which its check has to refuse.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from toolset_nb import calls, tasks
+from toolset_nb.synth import worlds
+from toolset_nb.synth.behaviours import PLAYS
+from toolset_nb.synth.generate import Filter, Funnel, memory_folder
+from toolset_nb.synth.scenes import Rejected, Scene, texts, ungrounded
+from toolset_nb.synth.wording import Speaker
+from toolset_nb.synth.worlds import World
+from toolset_nb.tools import CONTEXT_FIELDS, catalogue
+from toolset_nb.vault import Vault, VaultError, fixtures
+
+# Tasks of each play: of the executable set, and of the set on behaviour.
+TASKS = {"single_call": 3, "ask_first": 3, "unable": 10, "small_talk": 5}
+BEHAVIOUR = {"single_call": 0, "unable": 8, "small_talk": 4, "ask_first": 4, "verify_before_acting": 4}
+OTHERS = 2
+TRIES = 40
+FOUND_OUT = {"multi_step", "verify_before_acting", "recover_from_error"}  # the goal is said, not the place
+EXPECTED = {"ask_first": "ask", "ask_missing_argument": "ask", "unable": "refuse", "small_talk": "talk"}
+CONTINUED = {
+    "memoryManager_createState",
+    "memoryManager_loadSession",
+    "memoryManager_loadState",
+    "memoryManager_loadWorkspace",
+}
+
+
+def make(
+    seed: int = 0, funnel: Funnel | None = None, counts: dict[str, int] = TASKS, name: str = "task"
+) -> Iterator[dict]:
+    """The tasks of every play, `counts` of each by its behaviour, the same for the same seed; their ids begin with `name`."""
+    funnel, speaker, filter_ = funnel or Funnel(), Speaker(seed, "evaluation"), Filter("evaluation")
+    names, number = fixtures.names("evaluation"), 0
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+        originals = {name: worlds.build(name, Path(folder) / name) for name in names}
+        for key in sorted(PLAYS):
+            missing = counts.get(key[0], OTHERS)
+            for _ in range(TRIES):
+                if not missing:
+                    break
+                number += 1
+                home = names[number % len(names)]
+                world = World(originals[home].copy(Path(folder) / f"{number}"), home, seed * 10_000 + number)
+                world.begin()
+                session = sorted(world.vault.state.data["sessions"])[0]
+                scene = Scene(world, speaker, session, "default", refuses=filter_.refuses)
+                funnel.seen += 1
+                try:
+                    task = _play(scene, key, filter_)
+                except (Rejected, LookupError, VaultError, KeyError) as error:
+                    funnel.reject(error.stage if isinstance(error, Rejected) else "scenario", key, str(error))
+                    continue
+                missing -= 1
+                funnel.kept[key] += 1
+                yield {"id": f"{name}-{sum(funnel.kept.values()):03d}"} | task
+
+
+def _play(scene: Scene, key: tuple[str, str], filter_: Filter) -> dict:
+    before = scene.world.vault.snapshot()
+    PLAYS[key][1](scene)
+    if missing := ungrounded(scene.request, scene.blocks):
+        raise Rejected("grounding", missing)
+    made = [block for block in scene.blocks if isinstance(block, calls.Call)]
+    gold = [
+        {"tool": call.name, "arguments": {k: v for k, v in call.arguments.items() if k != "context"}} for call in made
+    ]
+    expected = EXPECTED.get(key[0], "talk" if not made else "call")
+    level = _level(key[0], scene.request, gold)
+    task: dict[str, Any] = {
+        "question": scene.request,
+        "tags": [key[0], level],
+        "expected_tools": [step["tool"] for step in gold],
+    }
+    task |= {"fixture": scene.world.name, "level": level, "expected": expected, "gold": gold}
+    home = made[0].arguments["context"]["workspaceId"] if made else "default"
+    if home != "default":
+        task["workspace"] = home
+    task["expected_response"] = "call" if made else "text"
+    said = " ".join(map(tasks.plain, texts([step["arguments"] for step in gold])))
+    changed = tasks.expectations(before, scene.world.vault.snapshot(), said)
+    task["must_change"] = {name: state for name, state in changed.items() if not _byproduct(name, said)}
+    task |= {"may_change": [name for name in changed if _byproduct(name, said)], "must_not_change": ["*"]}
+    if CONTINUED & {call.name for call in made} or task["may_change"]:
+        task["may_change"] = ["state/sessions/*"]
+    writes = [catalogue().tools[step["tool"]].mutates for step in gold]
+    looks = [step for at, step in enumerate(gold) if not any(writes[at:])]
+    if key[0] == "several_calls":
+        looks = [step for step, writing in zip(gold, writes, strict=True) if not writing]
+    elif key[0] in FOUND_OUT | {"workspace_awareness"} or not task["must_change"]:
+        looks = gold[-1:] if not any(writes) or not writes[-1] else looks
+    if looks or (made and not task["must_change"]):
+        task["must_call"] = looks or gold[-1:]
+    filter_.take(scene)
+    return task
+
+
+def _byproduct(name: str, said: str) -> bool:
+    """A session that the vault opened by itself."""
+    return name.startswith("state/sessions/") and tasks.plain(name.rpartition("/")[2]) not in said
+
+
+def _level(behaviour: str, request: str, gold: list[dict]) -> str:
+    if behaviour in FOUND_OUT or not gold:
+        return "goal-only"
+    said = request.casefold()
+    values = [value for step in gold for value in texts(step["arguments"]) if "/" in value or "." in value]
+    return "explicit" if all(value.casefold() in said for value in values) else "natural"
+
+
+def context(task: dict) -> dict[str, str]:
+    """Context fields for a gold call."""
+    ids = {"sessionId": "session_1763000000000_g0ldg0ld0", "workspaceId": task.get("workspace", "default")}
+    return dict.fromkeys(CONTEXT_FIELDS, "gold solution") | ids
+
+
+def gold(task: dict) -> tuple[list[calls.Call], str]:
+    """(calls, words) of the right solution."""
+    made = [calls.Call(step["tool"], {"context": context(task), **step["arguments"]}) for step in task["gold"]]
+    return made, "" if made else "Which one do you mean?"
+
+
+def mutations(task: dict, vault: Vault) -> Iterator[tuple[str, list[calls.Call], str]]:
+    """(name, calls, words) of wrong solutions; `vault` is the task's vault, untouched."""
+    made, text = gold(task)
+    notes = sorted(path for path in vault.snapshot().files if path.endswith(".md") and path not in task["must_change"])
+    delete = calls.Call("vaultManager_deleteNote", {"context": context(task), "path": notes[0]})
+    write = calls.Call(
+        "contentManager_appendContent", {"context": context(task), "filePath": notes[1], "content": "more"}
+    )
+    yield "another note deleted as well", [*made, delete], text
+    yield "another note written to as well", [*made, write], text
+    if made:
+        yield "nothing done", [], "Done."
+        yield "the last call left out", made[:-1], text
+        yield (
+            "a call that the vault refuses",
+            [*made[:-1], calls.Call(made[-1].name, {**made[-1].arguments, "context": None})],
+            text,
+        )
+    else:
+        yield "nothing said", [], ""
+        yield (
+            "a search instead of words",
+            [calls.Call("vaultLibrarian_searchContent", {"context": context(task), "query": "x"})],
+            text,
+        )
+        yield (
+            "a look instead of words",
+            [calls.Call("vaultManager_listDirectory", {"context": context(task), "path": ""})],
+            text,
+        )

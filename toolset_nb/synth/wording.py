@@ -1,0 +1,82 @@
+"""Requests, answers and context in the voices of datasets/voices: written by hand, filled with the facts of a scenario.
+
+A wording is taken again only when every other of its variant has been taken as often. One wording in six is kept for
+evaluation: no training row is worded by it, and no evaluation task by any other.
+"""
+
+import random
+import re
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import yaml
+
+from toolset_nb.paths import repo_root
+
+SLOT = re.compile(r"\{(\w+)\}")
+OPENINGS = [
+    "Nothing has been done in this session yet",
+    "The session has just begun",
+    "No calls so far; the person has only said hello",
+    "First request of the day",
+    "Fresh start, nothing open from before",
+    "The person came back after a break; no calls since then",
+    "Only small talk until now",
+]
+EVERY_SIXTH = 6
+
+
+@cache
+def voices() -> dict[str, dict]:
+    """Tool -> {requests: {variant: [..]}, why, step, goal, memory, said}."""
+    return _load("*.yaml")
+
+
+@cache
+def behaviours() -> dict[str, dict]:
+    """Behaviour -> variant -> {requests, replies, ..} of datasets/voices/behaviours."""
+    folder = repo_root() / "datasets" / "voices" / "behaviours"
+    return {path.stem: _load(f"behaviours/{path.name}") for path in sorted(folder.glob("*.yaml"))}
+
+
+def _load(pattern: str) -> dict[str, dict]:
+    found: dict[str, dict] = {}
+    for path in sorted((repo_root() / "datasets" / "voices").glob(pattern)):
+        found |= yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return found
+
+
+class Speaker:
+    """Picks wordings evenly, with its own random generator; `split` is training or evaluation."""
+
+    def __init__(self, seed: int, split: str = "training"):
+        self.pick = random.Random(f"speaker {split} {seed}")
+        self.split = split
+        self.used: Counter[str] = Counter()
+
+    def request(self, texts: list, slots: dict[str, str]) -> str:
+        """What a person says, by a wording of this split; raises LookupError where none has the slots."""
+        return self.fill(self.mine(texts), slots)
+
+    def mine(self, texts: list) -> list:
+        """The wordings (or pairs) of this split."""
+        held_out = [text for at, text in enumerate(texts) if at % EVERY_SIXTH == EVERY_SIXTH - 1]
+        return held_out if self.split == "evaluation" else [text for text in texts if text not in held_out]
+
+    def fill(self, texts: list[str], slots: dict[str, str]) -> str:
+        """One of the texts whose slots are all known, filled; the least used first."""
+        return self.choose([text for text in texts if set(SLOT.findall(text)) <= slots.keys()]).format_map(slots)
+
+    def choose(self, entries: list) -> Any:
+        """The entry that was taken least often; raises LookupError for an empty list."""
+        if not entries:
+            raise LookupError("no wording has these slots")
+        least = min(self.used[str(entry)] for entry in entries)
+        entry = self.pick.choice([entry for entry in entries if self.used[str(entry)] == least])
+        self.used[str(entry)] += 1
+        return entry
+
+    def chance(self, share: float) -> bool:
+        """True in that share of cases."""
+        return self.pick.random() < share

@@ -1,0 +1,199 @@
+"""What a vault offers to make calls from: its notes and folders, and what its owner would write next (datasets/worlds).
+
+Every pick comes from the one random generator of the world, so that the same seed gives the same rows.
+"""
+
+import random
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from toolset_nb.paths import repo_root
+from toolset_nb.vault import Vault, VaultError, fixtures
+from toolset_nb.vault.files import Entry, clean
+
+WORD = re.compile(r"[^\W\d_][\w'’-]{3,}")
+NAME = re.compile(r"(?<![.!?:\w-] )(?<!^)\b[A-ZÀ-Þ][a-zà-ÿ]{3,}\b", re.M)
+STOP = set(
+    re.findall(
+        r"\w+",
+        "that this with from have will they were their there about after before which would could should when what then than "
+        "und der die das nicht eine einen einem mit les des une pour dans avec que con para una los las",
+    )
+)
+
+
+class World:
+    """A prepared vault (see `build`) with a random generator; `changed` has to be called after a call that may write."""
+
+    _vocabulary: ClassVar[dict[str, tuple[list[str], list[str]]]] = {}  # vault -> words, names of its notes
+
+    def __init__(self, vault: Vault, name: str, seed: int):
+        self.vault, self.name = vault, name
+        vault.state.refresh()
+        self.pick = random.Random(f"{name} {seed}")
+        self.values = values(name)
+        self.used: Counter[str] = Counter()
+        self.worn = False  # a scene broke off half played
+        self.changed()
+        if name not in self._vocabulary:
+            bodies = [text.split("\n---\n", 1)[-1] for text in map(self.text, self.notes())]
+            said = sorted({w for body in bodies for w in WORD.findall(body) if w.casefold() not in STOP})
+            self._vocabulary[name] = said, sorted({found for body in bodies for found in NAME.findall(body)})
+        self.words, self.names = self._vocabulary[name]
+
+    def changed(self) -> None:
+        """Look at the vault anew."""
+        self._entries: list[Entry] | None = None
+        self._texts: dict[str, str] = {}
+
+    def value(self, kind: str) -> Any:
+        """One of the owner's own texts or records of datasets/worlds; each is taken once before any is taken twice."""
+        entries = self.values[kind]
+        least = min(self.used[f"{kind} {at}"] for at in range(len(entries)))
+        at = self.pick.choice([at for at in range(len(entries)) if self.used[f"{kind} {at}"] == least])
+        self.used[f"{kind} {at}"] += 1
+        return entries[at]
+
+    def begin(self) -> None:
+        """Start a session: choose what it is about."""
+        self.theme = self.value("themes")
+
+    @property
+    def today(self) -> datetime:
+        """The vault's own day."""
+        return datetime.fromtimestamp(self.vault.tree.now / 1000 or self.vault.clock() / 1000, UTC)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Everything that lies in the vault now."""
+        if self._entries is None:
+            self._entries = list(self.vault.tree.walk())
+        return self._entries
+
+    def notes(self) -> list[str]:
+        """Paths of the notes there are now."""
+        return [e.path for e in self.entries if not e.is_folder and e.path.endswith(".md")]
+
+    def folders(self) -> list[str]:
+        """Paths of the folders there are now."""
+        return [e.path for e in self.entries if e.is_folder]
+
+    def text(self, path: str) -> str:
+        """A note's text, empty where it cannot be read."""
+        if path not in self._texts:
+            try:
+                self._texts[path] = self.vault.tree.read(path)
+            except VaultError:
+                self._texts[path] = ""
+        return self._texts[path]
+
+    def note(self, least_lines: int = 0) -> str:
+        """The path of a note of so many line ends or more."""
+        notes = self.notes()
+        for path in self.pick.sample(notes, len(notes)):
+            if self.text(path).count("\n") >= least_lines:
+                return path
+        raise LookupError("no note fits")
+
+    def folder(self, empty: bool | None = None) -> str:
+        """The path of a folder; `empty` asks for one without or with content."""
+        folders = self.folders()
+        for path in self.pick.sample(folders, len(folders)):
+            if empty is None or (not self.inside(path)) == empty:
+                return path
+        raise LookupError("no folder fits")
+
+    def inside(self, folder: str) -> list[Entry]:
+        """Everything below a folder."""
+        return [entry for entry in self.entries if entry.path.startswith(f"{folder}/")]
+
+    def parent(self) -> str:
+        """A folder in which something new can lie, now and then the root ("")."""
+        return self.folder() if self.pick.random() < 0.85 else ""
+
+    def title(self) -> str:
+        """A title for something new that no note or folder has."""
+        taken = {title(path).casefold() for path in self.notes()} | {title(path).casefold() for path in self.folders()}
+        for _ in range(50):
+            made = self.value("titles")
+            made = (
+                f"{made} {self.pick.choice(['2', '3', str(self.today.year), 'draft', 'old', 'new'])}"
+                if self.pick.random() < 0.25
+                else made
+            )
+            if made.casefold() not in taken and clean(made) == made:
+                return made
+        raise LookupError("no free title")
+
+    def line(self, besides: str = "") -> str:
+        """A line the owner would add that does not stand in the text `besides`."""
+        for _ in range(20):
+            if (line := self.value("lines")) not in besides:
+                return line
+        raise LookupError("no new line")
+
+    def paragraph(self) -> str:
+        """The content of a new note."""
+        return self.value("contents").strip()
+
+    def phrase(self, text: str, least: int = 2, most: int = 6) -> str:
+        """A run of words that stands exactly once in a text, on one line, without markup."""
+        lines = [
+            line
+            for line in text.split("\n")
+            if len(line.split()) >= least and not line.startswith(("---", "|", "#", "```"))
+        ]
+        for line in self.pick.sample(lines, len(lines)):
+            words = re.sub(r"^\s*[-*] (\[[ x]\] )?", "", line).split(" ")
+            size = min(len(words), self.pick.randint(least, most))
+            start = self.pick.randint(0, len(words) - size)
+            made = " ".join(words[start : start + size]).strip(" .,;:")
+            if len(made) >= 6 and text.count(made) == 1 and not re.search(r"[\[\]`{}*\"]", made):
+                return made
+        raise LookupError("no phrase fits")
+
+    def query(self) -> str:
+        """What the owner would look for."""
+        return self.value("queries") if self.pick.random() < 0.7 else self.pick.choice(self.names or self.words)
+
+    def record(self, table: str) -> dict:
+        """A stored workspace, session, state or agent."""
+        records = list(self.vault.state.data[table].values())
+        if not records:
+            raise LookupError(f"no {table}")
+        return self.pick.choice(records)
+
+
+def build(name: str, folder: Path) -> Vault:
+    """The vault of a seed, with the texts in its notes that its owner will want to change."""
+    vault = fixtures.build(name, folder)
+    pick = random.Random(name)
+    notes = [e.path for e in vault.tree.walk() if not e.is_folder and e.path.endswith(".md") and 0 < e.size < 4000]
+    for change in values(name)["changes"]:
+        path = pick.choice(notes)
+        vault.tree.write(path, f"{vault.tree.read(path).rstrip()}\n{change['old']}\n")
+    vault.tree.commit()
+    return vault
+
+
+@cache
+def values(name: str) -> dict:
+    """The owner's texts and records of one vault."""
+    text = (repo_root() / "datasets" / "worlds" / f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def title(path: str) -> str:
+    """A note's name as a person says it."""
+    return path.rpartition("/")[2].removesuffix(".md")
+
+
+def join(folder: str, name: str) -> str:
+    """A path from a folder ("" is the root) and a name."""
+    return f"{folder}/{name}" if folder else name

@@ -1,0 +1,217 @@
+"""Executable tasks: what a vault has to look like after a model has done what was asked, and whether it does.
+
+A task names its vault (`fixture`), the request, the calls that solve it (`gold`), what `must_change`, what `may_change`, and for
+requests that only look something up what `must_call`. Everything else must stay as it was. Where no call is due, `expected` says
+ask, refuse or talk. The file is datasets/prompts/tasks.json, its form schemas/prompt_set.json.
+"""
+
+import fnmatch
+import json
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolset_nb import calls
+from toolset_nb.paths import repo_root
+from toolset_nb.vault import Vault, VaultError
+from toolset_nb.vault.files import clean
+from toolset_nb.vault.snapshots import VOLATILE, Snapshot, diff
+
+PATHS = {"path", "filePath", "sourcePath", "newPath", "targetPath", "savePath", "rootFolder"}
+STATE = "state/"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model did with a task: the calls it made, what they returned, its words, and the vault before and after."""
+
+    made: list[calls.Call]
+    results: list[dict]
+    text: str
+    before: Snapshot
+    after: Snapshot
+
+
+def load(name: str = "tasks") -> list[dict]:
+    """The tasks of a prompt set."""
+    return json.loads((repo_root() / "datasets" / "prompts" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+class Fixtures:
+    """Private copies of sample vaults by name, in a folder that ends with the `with` block; for several threads."""
+
+    def __enter__(self) -> "Fixtures":
+        place = "/dev/shm" if Path("/dev/shm").is_dir() else None  # several times as fast as a disk
+        self._folder, self._lock = tempfile.TemporaryDirectory(dir=place), threading.Lock()
+        self._built: dict[str, Vault] = {}
+        self._copies = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def copy(self, name: str) -> Vault:
+        """A fresh copy of a vault, with the texts that its owner will want to change."""
+        from toolset_nb.synth import worlds
+
+        with self._lock:
+            if name not in self._built:
+                self._built[name] = worlds.build(name, Path(self._folder.name) / name)
+            self._copies += 1
+            return self._built[name].copy(Path(self._folder.name) / f"{name} {self._copies}")
+
+
+def perform(vault: Vault, made: list[calls.Call], text: str = "") -> Outcome:
+    """Execute calls on a private vault."""
+    before = vault.snapshot()
+    results = [vault.call(call.name, call.arguments) for call in made]
+    return Outcome(made, results, text, before, vault.snapshot())
+
+
+def faults(task: dict, outcome: Outcome) -> list[str]:
+    """Why an outcome does not solve a task; empty when it does."""
+    found = _action_faults(task, outcome)
+    wanted: dict[str, dict] = task.get("must_change", {})
+    found += [fault for name, state in wanted.items() if (fault := _state_fault(name, state, outcome.after))]
+    for change in diff(outcome.before, outcome.after).changes:
+        for name in filter(None, (change.path, change.to)):
+            if name not in wanted and not any(fnmatch.fnmatchcase(name, each) for each in task.get("may_change", [])):
+                found.append(f"{name} was {change.kind} and should have stayed as it was")
+    for needed in task.get("must_call", []):
+        if not any(
+            result["success"] and call.name == needed["tool"] and agree(needed["arguments"], call.arguments)
+            for call, result in zip(outcome.made, outcome.results, strict=True)
+        ):
+            found.append(f"{needed['tool']} was not called as needed")
+    return found
+
+
+def _action_faults(task: dict, outcome: Outcome) -> list[str]:
+    expected, said = task.get("expected", "call"), outcome.text.strip()
+    if expected == "call":
+        return [] if outcome.made else ["no call was made"]
+    found = [] if said else ["nothing was said"]
+    if outcome.made:
+        found.append(f"{outcome.made[0].name} was called, expected words alone")
+    if expected == "ask" and "?" not in said:
+        found.append("no question was asked")
+    return found
+
+
+def _state_fault(name: str, wanted: dict, after: Snapshot) -> str:
+    if name.startswith(STATE):
+        return _record_fault(name, wanted, after)
+    if wanted.get("folder"):
+        return "" if name.rstrip("/") in after.folders else f"there is no folder {name}"
+    there = name.rstrip("/") in after.folders if name.endswith("/") else name in after.files
+    if wanted.get("absent"):
+        return f"{name} is still there" if there else ""
+    if not there:
+        return f"{name} is missing"
+    text = after.files[name].decode("utf-8", "replace")
+    return f"{name} does not read as it should" if "text" in wanted and plain(text) != plain(wanted["text"]) else ""
+
+
+def _record_fault(name: str, wanted: dict, after: Snapshot) -> str:
+    _, table, title = name.split("/", 2) if name.count("/") > 1 else (STATE, "ui", "")
+    if table == "ui":
+        records = [after.state["ui"]]
+    else:
+        records = [record for record in after.state.get(table, {}).values() if record.get("name") == title]
+    if wanted.get("absent"):
+        return f"{name} is still there" if records else ""
+    if not records:
+        return f"{name} is missing"
+    fields = wanted.get("fields", {})
+    if any(all(plain(record.get(key)) == plain(value) for key, value in fields.items()) for record in records):
+        return ""
+    return f"{name} does not hold what it should"
+
+
+def agree(wanted: dict, given: dict) -> bool:
+    """Whether a call's arguments are the wanted ones: paths and ids exactly, prose but for blanks and capitals.
+
+    Arguments that are not wanted may be given where they hold the default.
+    """
+    extra = {
+        key: value for key, value in given.items() if key not in wanted and key not in ("context", "workspaceContext")
+    }
+    return all(key in given and _same(key, value, given[key]) for key, value in wanted.items()) and not any(
+        isinstance(value, str) and value and key in PATHS for key, value in extra.items()
+    )
+
+
+def _same(key: str, wanted: Any, given: Any) -> bool:
+    if key in PATHS and isinstance(wanted, str) and isinstance(given, str):
+        try:
+            return _path(wanted) == _path(given)
+        except VaultError:
+            return False
+    if key == "paths" and isinstance(wanted, list) and isinstance(given, list):
+        return sorted(map(_path, wanted)) == sorted(map(_path, given))
+    return plain(wanted) == plain(given)
+
+
+def _path(path: str) -> str:
+    return clean(path, root=True).removesuffix(".md").rstrip("/")
+
+
+def plain(value: Any) -> Any:
+    """A value for comparing: texts without regard to capitals and blanks, lists and objects part by part."""
+    if isinstance(value, str):
+        return " ".join(value.casefold().split())
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items() if key not in VOLATILE | {"id"}}
+    return value
+
+
+def expectations(before: Snapshot, after: Snapshot, said: str) -> dict[str, dict]:
+    """`must_change` from a vault before and after the right calls; of new records only what was `said` (plain text)."""
+    wanted: dict[str, dict] = {}
+    for change in diff(before, after).changes:
+        if change.path.startswith(STATE):
+            wanted[change.path] = _record(change.path, change.kind, before, after, said)
+            continue
+        for name in filter(None, (change.path, change.to)):
+            wanted[name] = _entry(name, after)
+    return wanted
+
+
+def _entry(name: str, after: Snapshot) -> dict:
+    if name.endswith("/"):
+        return {"folder": True} if name.rstrip("/") in after.folders else {"absent": True}
+    if name not in after.files:
+        return {"absent": True}
+    try:
+        return {"text": after.files[name].decode("utf-8")} if not name.endswith(".png") else {}
+    except UnicodeDecodeError:
+        return {}
+
+
+def _record(name: str, kind: str, before: Snapshot, after: Snapshot, said: str) -> dict:
+    if kind == "deleted":
+        return {"absent": True}
+    _, table, title = name.split("/", 2) if name.count("/") > 1 else (STATE, "ui", "")
+    if table == "ui":
+        return {
+            "fields": {key: value for key, value in after.state["ui"].items() if value != before.state["ui"].get(key)}
+        }
+    key, now = next((key, r) for key, r in after.state[table].items() if r.get("name") == title)
+    was = before.state[table].get(key)
+    fields = {field: value for field, value in now.items() if field not in VOLATILE | {"id"}}
+    if was is None:
+        return {
+            "fields": {
+                f: value for f, value in fields.items() if isinstance(value, str) and value and plain(value) in said
+            }
+        }
+    return {"fields": {field: value for field, value in fields.items() if value != was.get(field)}}
+
+
+def path(name: str = "tasks") -> Path:
+    """Where a task set lies."""
+    return repo_root() / "datasets" / "prompts" / f"{name}.json"
