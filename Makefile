@@ -5,7 +5,7 @@ PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
 OUT := runs/notebooks
 ROWS := 6600
 
-.PHONY: setup run pipeline test lint bench fuzz data validate verify-data repository clean
+.PHONY: setup run pipeline quality test lint bench fuzz data validate verify-data repository clean
 
 setup: .venv/installed
 
@@ -25,8 +25,15 @@ run: setup  ## SFT of the embedded model, then base and tuned model side by side
 pipeline: setup  ## the same with KTO in between
 	@mkdir -p $(OUT)
 	@$(PAPERMILL) notebooks/sft.ipynb $(OUT)/sft.ipynb $(ARGS)
-	@$(PAPERMILL) notebooks/kto.ipynb $(OUT)/kto.ipynb -p max_rows 200
+	@$(PAPERMILL) notebooks/kto.ipynb $(OUT)/kto.ipynb
 	@$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/evaluate.ipynb -p targets base,latest:sft,latest:kto
+
+quality: setup  ## SFT on every row, going on where it was stopped, then all prompt sets; hours on two cores, minutes on a GPU
+	@mkdir -p $(OUT)
+	@grep -qs '"status": "complete"' runs/quality*/run.json || \
+		$(PAPERMILL) notebooks/sft.ipynb $(OUT)/quality.ipynb -p run_name quality -p resume auto -p max_rows 1000000 $(ARGS)
+	@for set in full_coverage tasks behavior; do \
+		$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/quality-$$set.ipynb -p targets base,latest:sft -p prompt_set $$set || exit 1; done
 
 test: setup lint
 	$(BIN)/python -m pytest tests -m "not notebooks" -x
@@ -40,6 +47,8 @@ lint: setup
 data: setup  ## make the committed data again, byte for byte
 	$(BIN)/python -m toolset_nb generate tasks -o datasets/prompts/tasks.json
 	$(BIN)/python -m toolset_nb generate behavior --seed 1 -o datasets/prompts/behavior.json
+	$(BIN)/python -m toolset_nb generate baseline -o datasets/prompts/baseline.json
+	$(BIN)/python -m toolset_nb generate tool_combos -o datasets/prompts/tool_combos.json
 	$(BIN)/python -m toolset_nb generate hashes -o datasets/prompts/hashes.jsonl
 	$(BIN)/python -m toolset_nb generate sft --rows $(ROWS) --seed 1 -o datasets/sft.jsonl
 	$(BIN)/python -m toolset_nb generate kto --rows $(ROWS) --seed 2 -o datasets/kto.jsonl

@@ -122,9 +122,13 @@ def test_full_coverage_has_one_prompt_for_each_tool():
 
 
 def test_the_evaluation_sets_are_large_enough_and_on_evaluation_vaults():
-    assert len(load_prompts("tasks")) >= 240 and len(load_prompts("behavior")) >= 120
-    used = {task["fixture"] for name in ("tasks", "behavior") for task in load_prompts(name)}
-    assert used == set(fixtures.names("evaluation"))
+    least = {"tasks": 240, "behavior": 120, "baseline": 24, "tool_combos": 60}
+    sets = {name: load_prompts(name) for name in least}
+    assert {name for name in sets if len(sets[name]) < least[name]} == set()
+    assert all(len(task["gold"]) > 1 for task in sets["tool_combos"])
+    for tasks in sets.values():
+        assert {task["fixture"] for task in tasks} == set(fixtures.names("evaluation"))
+        assert len({task["question"] for task in tasks}) == len(tasks)
 
 
 @pytest.mark.parametrize("name", TRAINED)

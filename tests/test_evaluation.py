@@ -295,7 +295,7 @@ def test_the_figure_names_its_axis_and_its_models(records):
     (axis,) = figure.axes
     assert "%" in axis.get_ylabel() and "95%" in axis.get_ylabel()
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["base"]
-    assert len(axis.get_xticklabels()) == len(evaluation.MEASURES) - 1  # no task here whose calls are executed
+    assert len(axis.get_xticklabels()) == len(evaluation.MEASURES) - 2  # no task here whose calls are executed
 
 
 def test_the_table_shows_share_count_and_interval(records):
@@ -369,6 +369,9 @@ def test_the_calls_of_a_task_are_executed_and_the_vault_is_judged():
         wrong = judge(task, answer(call(path="Books")), fixtures)
         asked = judge(talk, answer("Which one?"), fixtures)
         acted = judge(talk, answer(RIGHT), fixtures)
+        claimed = judge(talk, answer("It is done."), fixtures)
+        silent = judge(task, answer("It is done."), fixtures)
+    assert [r.measures["action"] for r in (right, wrong, asked, acted, claimed, silent)] == [1, 1, 1, 0, 0, 0]
     assert right.passed and right.measures["state"]
     assert wrong.measures["right_tool"] and not wrong.measures["state"] and not wrong.passed
     assert any("Scores" in issue["message"] for issue in wrong.validator["issues"])

@@ -196,8 +196,9 @@ def vaults(tmp_path_factory):
     return {name: worlds.build(name, folder / name) for name in fixtures.names("evaluation")}
 
 
-def test_every_gold_solution_passes_and_every_mutation_fails(vaults, tmp_path):
-    for task in tasks.load():
+@pytest.mark.parametrize("name", ["tasks", "behavior", "baseline", "tool_combos"])
+def test_every_gold_solution_passes_and_every_mutation_fails(name, vaults, tmp_path):
+    for task in tasks.load(name):
         vault = vaults[task["fixture"]]
         made, text = making.gold(task)
         gold = tasks.perform(vault.copy(tmp_path / task["id"]), made, text)
@@ -209,9 +210,22 @@ def test_every_gold_solution_passes_and_every_mutation_fails(vaults, tmp_path):
             assert tasks.faults(task, outcome), (task["id"], name)
 
 
-def test_the_tasks_are_made_again_byte_for_byte():
-    text = json.dumps(list(making.make()), indent=1, ensure_ascii=False) + "\n"
-    assert text == tasks.path().read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["tasks", "baseline", "tool_combos"])
+def test_the_tasks_are_made_again_byte_for_byte(name):
+    made = making.make() if name == "tasks" else making.written(name)
+    text = json.dumps(list(made), indent=1, ensure_ascii=False) + "\n"
+    assert text == tasks.path(name).read_text(encoding="utf-8")
+
+
+def test_a_written_task_that_the_vault_refuses_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "datasets" / "prompts" / "written"
+    folder.mkdir(parents=True)
+    (folder / "baseline.yaml").write_text(
+        "- {fixture: law, question: Read it, gold: [{contentManager_readContent: {filePath: Nowhere.md}}]}\n"
+    )
+    monkeypatch.setattr(making, "repo_root", lambda: tmp_path)
+    with pytest.raises(ValueError, match=r"baseline.yaml, task 1: contentManager_readContent: .*Nowhere.md"):
+        list(making.written("baseline"))
 
 
 # teacher and views ----------------------------------------------------------------------------------------------------

@@ -47,6 +47,43 @@ def test_29_no_row_that_fits_is_an_error_with_the_length_it_takes(tokenizer):
         drop_long([row(0)], tokenizer, 8)
 
 
+STEPS = (
+    'tool_call: vaultManager_openNote\narguments: {"context": {"sessionId": "session_1759561200000_q7w5e3r1t", '
+    '"workspaceId": "default", "sessionDescription": "Reading", "sessionMemory": "Nothing yet", '
+    '"toolContext": "Asked", "primaryGoal": "Read", "subgoal": "Open"}, '
+    '"path": "A.md"}\n\nResult: {"success": true}\n\n'
+)
+
+
+def test_a_model_sizes_own_limit_holds_unless_the_settings_name_another(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    answer = {"role": "assistant", "content": STEPS + "It is open."}
+    asked = [[{"role": "user", "content": f"Open A.md, part {n}"}, answer] for n in range(4)]
+    lines = (json.dumps({"id": f"r{n}", "conversations": turns, "label": True}) for n, turns in enumerate(asked))
+    file.write_text("\n".join(lines) + "\n")
+    config = SFTSettings(dataset=str(file))
+    assert [len(training.load_rows(config, "sft", {"max_rows": limit})) for limit in (0, 3)] == [8, 3]
+    assert len(training.load_rows(SFTSettings(dataset=str(file), max_rows=5), "sft", {"max_rows": 3})) == 5
+    marked = training.load_rows(config, "sft", {"max_rows": 2, "choice_rows": 4})
+    assert ["choice" in part for part in marked] == [False, False, True, True, True, True]
+
+
+def test_of_several_answers_kto_trains_the_last_where_the_pair_parts(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    pair = []
+    for name, label, words in (("ka", True, "It is open."), ("kb", False, "I deleted it.")):
+        turns = [{"role": "user", "content": "Open A.md"}, {"role": "assistant", "content": STEPS + words}]
+        meta = {} if label else {"meta": {"defect": "unfinished"}}
+        pair.append(json.dumps({"id": name, "conversations": turns, "label": label} | meta) + "\n")
+    file.write_text("".join(pair))
+    parts = training.load_rows(KTOSettings(dataset=str(file), sft_run="x"), "kto", {})
+    assert [(part["label"], part["completion"][0]["content"]) for part in parts] == [
+        (True, "It is open."),
+        (False, "I deleted it."),
+    ]
+    assert all(part["prompt"][-1]["role"] == "tool" for part in parts)
+
+
 def supervised(tokenizer, data: list[dict], from_prompt: int = 0) -> SimpleNamespace:
     """A stand-in for a trainer: its tokenised rows, with the last `from_prompt` prompt tokens supervised too."""
     table = []
@@ -88,6 +125,50 @@ def test_a_kto_trainers_rows_are_read_too(tokenizer):
     check_supervised(SimpleNamespace(train_dataset=[{"completion_ids": ids}]), tokenizer, data)
     with pytest.raises(DataError, match="row r0"):
         check_supervised(SimpleNamespace(train_dataset=[{"completion_ids": ids[:2]}]), tokenizer, data)
+
+
+CALL = '<tool_call>\n{"name": "vaultManager_openNote", "arguments": {"context": {}, "path": "A.md"}}\n</tool_call>'
+
+
+def test_a_choice_row_ends_after_the_name_of_its_first_call(tokenizer, capsys):
+    from datasets import Dataset
+
+    answers = [
+        CALL,
+        "tool_call: vaultManager_openNote\narguments: {}",
+        "Which note do you mean, that on soup or the other? " * 2,
+    ]
+    data = [
+        row(n) | {"completion": [{"role": "assistant", "content": text}]} for n, text in enumerate([*answers, CALL])
+    ]
+    data = [entry | {"choice": True} for entry in data[:3]] + data[3:]
+    table = Dataset.from_list(supervised(tokenizer, data).train_dataset)
+    trainer = SimpleNamespace(train_dataset=table)
+    training.cut_to_choice(trainer, tokenizer, data)
+    cut = [
+        tokenizer.decode([t for t, label in zip(entry["input_ids"], entry["labels"], strict=True) if label != -100])
+        for entry in trainer.train_dataset
+    ]
+    assert cut[0].endswith('"name": "vaultManager_openNote') or cut[0].endswith('vaultManager_openNote",')
+    assert cut[1].strip() == "tool_call: vaultManager_openNote"
+    assert answers[2].startswith(cut[2]) and len(cut[2]) < 60
+    assert cut[3].startswith(CALL)
+    check_supervised(trainer, tokenizer, data)
+    assert (
+        "4 rows checked: only assistant tokens are supervised; of 3 only as far as the tool's name"
+        in capsys.readouterr().out
+    )
+
+
+def test_batches_hold_rows_of_like_length_and_every_row_once(tokenizer):
+    data = [row(n, 1 + 37 * n % 90) for n in range(66)]
+    made = training.in_batches(data, tokenizer, 4, seed=1)
+    assert sorted(made, key=lambda entry: int(entry["id"][1:])) == data
+    lengths = [len(entry["completion"][0]["content"]) for entry in made]
+    spread = [max(lengths[at : at + 4]) - min(lengths[at : at + 4]) for at in range(0, 64, 4)]
+    assert sum(spread) / len(spread) < (max(lengths) - min(lengths)) / 4
+    assert lengths != sorted(lengths) and made == training.in_batches(data, tokenizer, 4, seed=1)
+    assert made != training.in_batches(data, tokenizer, 4, seed=2)
 
 
 HISTORY = [{"step": n, "loss": 3 / n, "rewards/margins": n / 10, "kl": 0.1 * n} for n in range(1, 6)]
@@ -141,6 +222,17 @@ def test_resume_takes_the_newest_unfinished_run_of_the_same_method():
     assert (run.folder.name, os.path.basename(path)) == ("s", "checkpoint-5")
     assert training.resume_point(KTOSettings(resume="latest"))[0].folder.name == "k"
     assert training.resume_point(SFTSettings()) == (None, None)
+
+
+def test_resume_auto_goes_on_where_there_is_something_to_go_on_from():
+    assert training.resume_point(SFTSettings(resume="auto", run_name="quality")) == (None, None)
+    for name in ("quality", "quality", "other"):
+        run = Run.start("sft", "tiny", name)
+        checkpoint(run, 5)
+        run.fail("stopped")
+    assert training.resume_point(SFTSettings(resume="auto", run_name="quality"))[0].folder.name == "quality-2"
+    assert training.resume_point(SFTSettings(resume="auto", run_name="qual")) == (None, None)
+    assert training.resume_point(SFTSettings(resume="auto"))[0].folder.name == "other"
 
 
 def test_74_another_methods_run_or_one_without_a_checkpoint_is_refused():

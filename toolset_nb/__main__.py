@@ -120,6 +120,11 @@ def generate(options: argparse.Namespace) -> int:
         counts = tasks.TASKS if options.kind == "tasks" else tasks.BEHAVIOUR
         made = list(tasks.make(options.seed, funnel, counts, options.kind.removesuffix("s")))
         lines = [json.dumps(made, indent=1, ensure_ascii=False) + "\n"]
+    elif options.kind in ("baseline", "tool_combos"):
+        made = list(tasks.written(options.kind))
+        _write(Path(options.output), [json.dumps(made, indent=1, ensure_ascii=False) + "\n"])
+        print(f"{len(made)} tasks, {sum(len(task['gold']) for task in made)} gold calls executed")
+        return 0
     else:
         made = (generate.sft if options.kind == "sft" else generate.kto)(options.rows, options.seed, funnel=funnel)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in generate.in_order(made))
@@ -378,7 +383,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=convert)
 
     command = commands.add_parser("generate", help="make rows or tasks on the sample vaults, each call executed")
-    command.add_argument("kind", choices=("sft", "kto", "tasks", "behavior", "hashes"))
+    command.add_argument("kind", choices=("sft", "kto", "tasks", "behavior", "baseline", "tool_combos", "hashes"))
     command.add_argument("--rows", type=int, default=6600, metavar="N", help="about how many (default 6600)")
     command.add_argument("--seed", type=int, default=0, metavar="N")
     command.add_argument("-o", "--output", required=True, metavar="FILE")

@@ -34,6 +34,7 @@ MEASURES = {
     "context": "well-formed, valid context and ids",
     "right_tool": "right tool",
     "arguments": "right tool and named arguments",
+    "action": "a call, a question, a refusal or words, as is due",
     "state": "executed: the vault is as it should be",
     "passed": "passed",
 }
@@ -198,12 +199,14 @@ def judge(prompt: dict, answer: Answer, fixtures: tasks.Fixtures | None = None) 
         passed = strict and not flat and right
     else:
         silent = reply.kind == "text" and not answer.error and answer.finish_reason != "length"
-        measures = {name: silent for name in MEASURES if name not in ("state", "passed")}
+        measures = {name: silent for name in MEASURES if name not in ("action", "state", "passed")}
         passed = silent
     faults = []
     if fixtures and "fixture" in prompt:
         made = reply.calls if strict or not wanted else []
-        faults = tasks.faults(prompt, tasks.perform(fixtures.copy(prompt["fixture"]), made, reply.text))
+        done = tasks.perform(fixtures.copy(prompt["fixture"]), made, reply.text)
+        faults = tasks.faults(prompt, done)
+        measures["action"] = not tasks.action_faults(prompt, done)
         measures["state"] = not faults
         passed = measures["state"] and (strict and not flat if wanted else silent)
     truncated = answer.finish_reason == "length"
@@ -251,7 +254,7 @@ def summarise(records: list[Record]) -> dict[str, Any]:
                 sum(r.measures[name] for r in judged if name in r.measures), sum(name in r.measures for r in judged)
             )
             for name in MEASURES
-            if name != "state" or any(name in r.measures for r in judged)
+            if name not in ("action", "state") or any(name in r.measures for r in judged)
         },
         "outcomes": dict(Counter(record.outcome for record in records).most_common()),
         "by_tag": {tag: _by_tag([record for record in judged if tag in record.tags]) for tag in tags},

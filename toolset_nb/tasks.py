@@ -72,7 +72,7 @@ def perform(vault: Vault, made: list[calls.Call], text: str = "") -> Outcome:
 
 def faults(task: dict, outcome: Outcome) -> list[str]:
     """Why an outcome does not solve a task; empty when it does."""
-    found = _action_faults(task, outcome)
+    found = action_faults(task, outcome)
     wanted: dict[str, dict] = task.get("must_change", {})
     found += [fault for name, state in wanted.items() if (fault := _state_fault(name, state, outcome.after))]
     for change in diff(outcome.before, outcome.after).changes:
@@ -88,7 +88,8 @@ def faults(task: dict, outcome: Outcome) -> list[str]:
     return found
 
 
-def _action_faults(task: dict, outcome: Outcome) -> list[str]:
+def action_faults(task: dict, outcome: Outcome) -> list[str]:
+    """Why the kind of reply is not the one that is due: a call, a question, or words."""
     expected, said = task.get("expected", "call"), outcome.text.strip()
     if expected == "call":
         return [] if outcome.made else ["no call was made"]

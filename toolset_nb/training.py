@@ -6,6 +6,8 @@ folder (`runs`), or any change to TRL's loss.
 
 import json
 import os
+import random
+import re
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -18,6 +20,10 @@ from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError, file_hash
 
 MARKER = "COMPLETE.json"
+CALL_NAME = re.compile(r'(?:"name": "|tool_call: )\w+')  # of either call format
+CHOICE_TOKENS = 12  # of an answer in words
+CHOICE_LENGTH = 60  # tokens that a row takes which ends there, about
+WINDOW = 16  # batches among which rows of like length are looked for
 
 
 def is_interactive(choice: str = "auto") -> bool:
@@ -35,10 +41,11 @@ def data_path(name: str) -> Path:
     raise DataError(f"dataset {name!r}: no such file here or under {repo_root()}")
 
 
-def load_rows(settings: Any, method: str, max_rows: int = 0) -> list[dict]:
+def load_rows(settings: Any, method: str, values: dict[str, Any]) -> list[dict]:
     """The file's rows as prompt/completion (+ label) rows in file order; raises DataError when the file has problems.
 
-    `max_rows` is the model size's own limit (0: none), which holds where the settings name no other.
+    `values` (of `models.defaults`) may say how many: max_rows, and after these choice_rows, which carry `"choice": True` and are
+    trained only as far as the tool's name (see `cut_to_choice`).
     """
     path = data_path(settings.dataset)
     findings = list(rows.validate([path]))
@@ -52,7 +59,9 @@ def load_rows(settings: Any, method: str, max_rows: int = 0) -> list[dict]:
     parts = rows.training_rows(source, *rendering)
     if method == "kto":  # the two rows of a pair part at their last answer; what stands before it is in its prompt
         parts = list({part["id"].partition("#")[0]: part for part in parts}.values())
-    return parts[: settings.max_rows or max_rows or None]
+    whole = settings.max_rows or values.get("max_rows") or len(parts)
+    choice = [part | {"choice": True} for part in parts[whole : whole + values.get("choice_rows", 0)]]
+    return parts[:whole] + choice
 
 
 def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False) -> list[dict]:
@@ -73,6 +82,44 @@ def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False)
     if not kept:
         raise DataError(f"no row fits max_length {max_length}: raise it above {ordered[0]}")
     return kept
+
+
+def in_batches(data: list[dict], tokenizer, batch_size: int, seed: int) -> list[dict]:
+    """Rows in the order of training: batches of like length, so that little is padded, in random order.
+
+    The trainer has to take them as they come (train_sampling_strategy="sequential").
+    """
+    shuffle = random.Random(seed)
+    sized = [(sum(_lengths(tokenizer, row)) if "choice" not in row else CHOICE_LENGTH, row) for row in data]
+    shuffle.shuffle(sized)
+    window, batches = WINDOW * batch_size, []
+    for start in range(0, len(sized), window):
+        near = sorted(sized[start : start + window], key=lambda pair: pair[0])
+        batches += [near[at : at + batch_size] for at in range(0, len(near), batch_size)]
+    batches.sort(key=lambda batch: len(batch) < batch_size)  # a short one last, where it shifts no other
+    full = sum(len(batch) == batch_size for batch in batches)
+    order = shuffle.sample(range(full), full) + list(range(full, len(batches)))
+    return [row for at in order for _, row in batches[at]]
+
+
+def cut_to_choice(trainer, tokenizer, data: list[dict]) -> None:
+    """Ends each row marked `choice` after the name of its first call, or after the first words where no call is made.
+
+    Which tool is due, or none, takes the most rows to learn; how a call is written takes few. Such a row costs a quarter of
+    the tokens of a whole one.
+    """
+
+    def cut(entry: dict, number: int) -> dict:
+        if not data[number].get("choice"):
+            return entry
+        ids, labels = entry["input_ids"], entry["labels"]
+        start = next(at for at, label in enumerate(labels) if label != -100)
+        end = start + CHOICE_TOKENS
+        if name := CALL_NAME.search(data[number]["completion"][0]["content"]):
+            end = next(at for at in range(start + 1, len(ids) + 1) if name[0] in tokenizer.decode(ids[start:at]))
+        return {key: value[:end] if isinstance(value, list) else value for key, value in entry.items()}
+
+    trainer.train_dataset = trainer.train_dataset.map(cut, with_indices=True)
 
 
 def to_dataset(data: Iterable[dict]):
@@ -96,7 +143,8 @@ def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> Non
             answer = entry["completion_ids"]
         text = tokenizer.decode(answer)
         expected = row["completion"][0]["content"]
-        if text.removesuffix("\n").removesuffix(tokenizer.eos_token).strip() != expected.strip():
+        found = text.removesuffix("\n").removesuffix(tokenizer.eos_token).strip()
+        if not (found and expected.startswith(found) if row.get("choice") else found == expected.strip()):
             raise DataError(f"row {row['id']}: supervised is {text!r}, the assistant's turn is {expected!r}")
         if number < show:
             print(f"--- {row['id']}: {len(answer)} supervised tokens")
@@ -104,7 +152,11 @@ def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> Non
                 "".join(f"{message['role']}: {message['content']}\n" for message in row["prompt"])
                 + f">>>{text.rstrip()}<<<"
             )
-    print(f"{len(data)} rows checked: only assistant tokens are supervised")
+    choices = sum("choice" in row for row in data)
+    print(
+        f"{len(data)} rows checked: only assistant tokens are supervised"
+        + (f"; of {choices} only as far as the tool's name" if choices else "")
+    )
 
 
 def check_reference(trainer) -> None:
@@ -131,8 +183,9 @@ def quieten(trainer) -> None:
 
 
 def resume_point(settings: Any) -> tuple[Run | None, str | None]:
-    """(run, checkpoint) to go on from: `resume` is "latest" or a run's name; (None, None) when it is empty.
+    """(run, checkpoint) to go on from: `resume` is "latest", "auto" or a run's name; (None, None) for a new run.
 
+    "latest" takes the newest unfinished run, "auto" does so where there is one and else starts anew (with `run_name`: that run).
     Only a run of the notebook's own method counts, and only a checkpoint that carries its marker and the sizes in it is
     whole. Raises RunError when there is none.
     """
@@ -143,9 +196,14 @@ def resume_point(settings: Any) -> tuple[Run | None, str | None]:
 
     method = "kto" if isinstance(settings, KTOSettings) else "sft"
 
-    if settings.resume == "latest":
+    if settings.resume in ("latest", "auto"):
         same = [run for run in list_runs() if run.record["method"] == method]
         unfinished = [run for run in same if run.status in ("crashed", "failed") and _checkpoints(run)]
+        if settings.resume == "auto" and settings.run_name:
+            named = re.compile(rf"{re.escape(settings.run_name)}(-\d+)?")  # a second run of a name carries a number
+            unfinished = [run for run in unfinished if named.fullmatch(run.folder.name)]
+        if not unfinished and settings.resume == "auto":
+            return None, None
         if not unfinished:
             raise RunError(f"resume latest: no unfinished {method} run with a whole checkpoint")
         run = unfinished[0]

@@ -1,4 +1,4 @@
-"""Making evaluation tasks: scenes on the vaults and with the wordings that training never sees, with what they change.
+"""Making evaluation tasks: scenes on the vaults and with the wordings that training never sees, and hand-written ones.
 
 Every task starts from a fresh copy of its vault. `mutations` gives wrong solutions of it, each of which its check has to refuse.
 """
@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from toolset_nb import calls, tasks
+from toolset_nb.paths import repo_root
 from toolset_nb.synth import worlds
 from toolset_nb.synth.behaviours import PLAYS
 from toolset_nb.synth.generate import Filter, Funnel, memory_folder
@@ -17,6 +20,7 @@ from toolset_nb.synth.wording import Speaker
 from toolset_nb.synth.worlds import World
 from toolset_nb.tools import CONTEXT_FIELDS, catalogue
 from toolset_nb.vault import Vault, VaultError, fixtures
+from toolset_nb.vault.snapshots import Snapshot
 
 # Tasks of each play: of the executable set, and of the set on behaviour.
 TASKS = {"single_call": 3, "ask_first": 3, "unable": 10, "small_talk": 5}
@@ -69,37 +73,73 @@ def _play(scene: Scene, key: tuple[str, str], filter_: Filter) -> dict:
     if missing := ungrounded(scene.request, scene.blocks):
         raise Rejected("grounding", missing)
     made = [block for block in scene.blocks if isinstance(block, calls.Call)]
-    gold = [
+    steps = [
         {"tool": call.name, "arguments": {k: v for k, v in call.arguments.items() if k != "context"}} for call in made
     ]
     expected = EXPECTED.get(key[0], "talk" if not made else "call")
-    level = _level(key[0], scene.request, gold)
-    task: dict[str, Any] = {
-        "question": scene.request,
-        "tags": [key[0], level],
-        "expected_tools": [step["tool"] for step in gold],
-    }
-    task |= {"fixture": scene.world.name, "level": level, "expected": expected, "gold": gold}
+    task = _request(scene.request, scene.world.name, key[0], _level(key[0], scene.request, steps), expected, steps)
     home = made[0].arguments["context"]["workspaceId"] if made else "default"
     if home != "default":
         task["workspace"] = home
-    task["expected_response"] = "call" if made else "text"
-    said = " ".join(map(tasks.plain, texts([step["arguments"] for step in gold])))
-    changed = tasks.expectations(before, scene.world.vault.snapshot(), said)
-    task["must_change"] = {name: state for name, state in changed.items() if not _byproduct(name, said)}
-    task |= {"may_change": [name for name in changed if _byproduct(name, said)], "must_not_change": ["*"]}
-    if CONTINUED & {call.name for call in made} or task["may_change"]:
-        task["may_change"] = ["state/sessions/*"]
-    writes = [catalogue().tools[step["tool"]].mutates for step in gold]
-    looks = [step for at, step in enumerate(gold) if not any(writes[at:])]
+    task |= _checks(steps, before, scene.world.vault.snapshot())
+    writes = [catalogue().tools[step["tool"]].mutates for step in steps]
+    looks = [step for at, step in enumerate(steps) if not any(writes[at:])]
     if key[0] == "several_calls":
-        looks = [step for step, writing in zip(gold, writes, strict=True) if not writing]
+        looks = [step for step, writing in zip(steps, writes, strict=True) if not writing]
     elif key[0] in FOUND_OUT | {"workspace_awareness"} or not task["must_change"]:
-        looks = gold[-1:] if not any(writes) or not writes[-1] else looks
+        looks = steps[-1:] if not any(writes) or not writes[-1] else looks
     if looks or (made and not task["must_change"]):
-        task["must_call"] = looks or gold[-1:]
+        task["must_call"] = looks or steps[-1:]
     filter_.take(scene)
     return task
+
+
+def written(name: str) -> Iterator[dict]:
+    """The tasks of datasets/prompts/written, their gold calls executed; raises ValueError for one that the vault refuses."""
+    source = repo_root() / "datasets" / "prompts" / "written" / f"{name}.yaml"
+    with tasks.Fixtures() as vaults:
+        for number, entry in enumerate(yaml.safe_load(source.read_text(encoding="utf-8")), 1):
+            steps = [
+                {"tool": tool, "arguments": given} for step in entry.get("gold", []) for tool, given in step.items()
+            ]
+            level = "explicit" if len(steps) == 1 else "goal-only"
+            kind = entry.get("expected", "call")
+            label = name.replace("_", "-")
+            task = _request(entry["question"], entry["fixture"], label, level, kind, steps)
+            if "workspace" in entry:
+                task["workspace"] = entry["workspace"]
+            outcome = tasks.perform(vaults.copy(entry["fixture"]), gold(task)[0])
+            for step, result in zip(steps, outcome.results, strict=True):
+                if not result["success"]:
+                    raise ValueError(f"{source.name}, task {number}: {step['tool']}: {result['error']}")
+            task |= _checks(steps, outcome.before, outcome.after)
+            writes = bool(steps) and catalogue().tools[steps[-1]["tool"]].mutates
+            last = [] if not steps or (writes and task["must_change"]) else [len(steps) - 1]
+            if need := [steps[at] for at in sorted({*entry.get("need", []), *last})]:
+                task["must_call"] = need
+            yield {"id": f"{label}-{number:03d}"} | task
+
+
+def _request(question: str, fixture: str, kind: str, level: str, expected: str, steps: list[dict]) -> dict[str, Any]:
+    return {
+        "question": question,
+        "tags": [kind, level],
+        "expected_tools": [step["tool"] for step in steps],
+        "fixture": fixture,
+        "level": level,
+        "expected": expected,
+        "gold": steps,
+        "expected_response": "call" if steps else "text",
+    }
+
+
+def _checks(steps: list[dict], before: Snapshot, after: Snapshot) -> dict[str, Any]:
+    """What has to be different afterwards, and what may be."""
+    said = " ".join(map(tasks.plain, texts([step["arguments"] for step in steps])))
+    changed = tasks.expectations(before, after, said)
+    bound = {name: state for name, state in changed.items() if not _byproduct(name, said)}
+    opens = len(bound) < len(changed) or CONTINUED & {step["tool"] for step in steps}
+    return {"must_change": bound, "may_change": ["state/sessions/*"] if opens else [], "must_not_change": ["*"]}
 
 
 def _byproduct(name: str, said: str) -> bool:
