@@ -64,8 +64,6 @@ def test_a_model_sizes_own_limit_holds_unless_the_settings_name_another(tmp_path
     config = SFTSettings(dataset=str(file))
     assert [len(training.load_rows(config, "sft", {"max_rows": limit})) for limit in (0, 3)] == [8, 3]
     assert len(training.load_rows(SFTSettings(dataset=str(file), max_rows=5), "sft", {"max_rows": 3})) == 5
-    marked = training.load_rows(config, "sft", {"max_rows": 2, "choice_rows": 4})
-    assert ["choice" in part for part in marked] == [False, False, True, True, True, True]
 
 
 def test_of_several_answers_kto_trains_the_last_where_the_pair_parts(tmp_path):
@@ -125,50 +123,6 @@ def test_a_kto_trainers_rows_are_read_too(tokenizer):
     check_supervised(SimpleNamespace(train_dataset=[{"completion_ids": ids}]), tokenizer, data)
     with pytest.raises(DataError, match="row r0"):
         check_supervised(SimpleNamespace(train_dataset=[{"completion_ids": ids[:2]}]), tokenizer, data)
-
-
-CALL = '<tool_call>\n{"name": "vaultManager_openNote", "arguments": {"context": {}, "path": "A.md"}}\n</tool_call>'
-
-
-def test_a_choice_row_ends_after_the_name_of_its_first_call(tokenizer, capsys):
-    from datasets import Dataset
-
-    answers = [
-        CALL,
-        "tool_call: vaultManager_openNote\narguments: {}",
-        "Which note do you mean, that on soup or the other? " * 2,
-    ]
-    data = [
-        row(n) | {"completion": [{"role": "assistant", "content": text}]} for n, text in enumerate([*answers, CALL])
-    ]
-    data = [entry | {"choice": True} for entry in data[:3]] + data[3:]
-    table = Dataset.from_list(supervised(tokenizer, data).train_dataset)
-    trainer = SimpleNamespace(train_dataset=table)
-    training.cut_to_choice(trainer, tokenizer, data)
-    cut = [
-        tokenizer.decode([t for t, label in zip(entry["input_ids"], entry["labels"], strict=True) if label != -100])
-        for entry in trainer.train_dataset
-    ]
-    assert cut[0].endswith('"name": "vaultManager_openNote') or cut[0].endswith('vaultManager_openNote",')
-    assert cut[1].strip() == "tool_call: vaultManager_openNote"
-    assert answers[2].startswith(cut[2]) and len(cut[2]) < 60
-    assert cut[3].startswith(CALL)
-    check_supervised(trainer, tokenizer, data)
-    assert (
-        "4 rows checked: only assistant tokens are supervised; of 3 only as far as the tool's name"
-        in capsys.readouterr().out
-    )
-
-
-def test_batches_hold_rows_of_like_length_and_every_row_once(tokenizer):
-    data = [row(n, 1 + 37 * n % 90) for n in range(66)]
-    made = training.in_batches(data, tokenizer, 4, seed=1)
-    assert sorted(made, key=lambda entry: int(entry["id"][1:])) == data
-    lengths = [len(entry["completion"][0]["content"]) for entry in made]
-    spread = [max(lengths[at : at + 4]) - min(lengths[at : at + 4]) for at in range(0, 64, 4)]
-    assert sum(spread) / len(spread) < (max(lengths) - min(lengths)) / 4
-    assert lengths != sorted(lengths) and made == training.in_batches(data, tokenizer, 4, seed=1)
-    assert made != training.in_batches(data, tokenizer, 4, seed=2)
 
 
 HISTORY = [{"step": n, "loss": 3 / n, "rewards/margins": n / 10, "kl": 0.1 * n} for n in range(1, 6)]

@@ -89,8 +89,6 @@ def choose(model_size: str, machine: Hardware) -> tuple[str, str]:
 def defaults(size: str, method: str, settings: Any) -> dict[str, Any]:
     """The training values in force: a setting that is not 0, else the size's own. Prints where each came from."""
     values = dict(sizes()[size][method])
-    if getattr(settings, "max_rows", 0):
-        values.pop("choice_rows", None)  # whoever says how many rows means whole ones
     table = {name: "models.yaml" for name in values}
     for name in values:
         given = getattr(settings, name, 0)

@@ -6,7 +6,6 @@ folder (`runs`), or any change to TRL's loss.
 
 import json
 import os
-import random
 import re
 import time
 from collections.abc import Iterable
@@ -20,10 +19,6 @@ from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError, file_hash
 
 MARKER = "COMPLETE.json"
-CALL_NAME = re.compile(r'(?:"name": "|tool_call: )\w+')  # of either call format
-CHOICE_TOKENS = 12  # of an answer in words
-CHOICE_LENGTH = 60  # tokens that a row takes which ends there, about
-WINDOW = 16  # batches among which rows of like length are looked for
 
 
 def is_interactive(choice: str = "auto") -> bool:
@@ -44,8 +39,7 @@ def data_path(name: str) -> Path:
 def load_rows(settings: Any, method: str, values: dict[str, Any]) -> list[dict]:
     """The file's rows as prompt/completion (+ label) rows in file order; raises DataError when the file has problems.
 
-    `values` (of `models.defaults`) may say how many: max_rows, and after these choice_rows, which carry `"choice": True` and are
-    trained only as far as the tool's name (see `cut_to_choice`).
+    `values` (of `models.defaults`) may say how many: the size's own `max_rows` holds where the settings name no other.
     """
     path = data_path(settings.dataset)
     findings = list(rows.validate([path]))
@@ -59,9 +53,7 @@ def load_rows(settings: Any, method: str, values: dict[str, Any]) -> list[dict]:
     parts = rows.training_rows(source, *rendering)
     if method == "kto":  # the two rows of a pair part at their last answer; what stands before it is in its prompt
         parts = list({part["id"].partition("#")[0]: part for part in parts}.values())
-    whole = settings.max_rows or values.get("max_rows") or len(parts)
-    choice = [part | {"choice": True} for part in parts[whole : whole + values.get("choice_rows", 0)]]
-    return parts[:whole] + choice
+    return parts[: settings.max_rows or values.get("max_rows") or None]
 
 
 def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False) -> list[dict]:
@@ -82,44 +74,6 @@ def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False)
     if not kept:
         raise DataError(f"no row fits max_length {max_length}: raise it above {ordered[0]}")
     return kept
-
-
-def in_batches(data: list[dict], tokenizer, batch_size: int, seed: int) -> list[dict]:
-    """Rows in the order of training: batches of like length, so that little is padded, in random order.
-
-    The trainer has to take them as they come (train_sampling_strategy="sequential").
-    """
-    shuffle = random.Random(seed)
-    sized = [(sum(_lengths(tokenizer, row)) if "choice" not in row else CHOICE_LENGTH, row) for row in data]
-    shuffle.shuffle(sized)
-    window, batches = WINDOW * batch_size, []
-    for start in range(0, len(sized), window):
-        near = sorted(sized[start : start + window], key=lambda pair: pair[0])
-        batches += [near[at : at + batch_size] for at in range(0, len(near), batch_size)]
-    batches.sort(key=lambda batch: len(batch) < batch_size)  # a short one last, where it shifts no other
-    full = sum(len(batch) == batch_size for batch in batches)
-    order = shuffle.sample(range(full), full) + list(range(full, len(batches)))
-    return [row for at in order for _, row in batches[at]]
-
-
-def cut_to_choice(trainer, tokenizer, data: list[dict]) -> None:
-    """Ends each row marked `choice` after the name of its first call, or after the first words where no call is made.
-
-    Which tool is due, or none, takes the most rows to learn; how a call is written takes few. Such a row costs a quarter of
-    the tokens of a whole one.
-    """
-
-    def cut(entry: dict, number: int) -> dict:
-        if not data[number].get("choice"):
-            return entry
-        ids, labels = entry["input_ids"], entry["labels"]
-        start = next(at for at, label in enumerate(labels) if label != -100)
-        end = start + CHOICE_TOKENS
-        if name := CALL_NAME.search(data[number]["completion"][0]["content"]):
-            end = next(at for at in range(start + 1, len(ids) + 1) if name[0] in tokenizer.decode(ids[start:at]))
-        return {key: value[:end] if isinstance(value, list) else value for key, value in entry.items()}
-
-    trainer.train_dataset = trainer.train_dataset.map(cut, with_indices=True)
 
 
 def to_dataset(data: Iterable[dict]):
@@ -143,8 +97,7 @@ def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> Non
             answer = entry["completion_ids"]
         text = tokenizer.decode(answer)
         expected = row["completion"][0]["content"]
-        found = text.removesuffix("\n").removesuffix(tokenizer.eos_token).strip()
-        if not (found and expected.startswith(found) if row.get("choice") else found == expected.strip()):
+        if text.removesuffix("\n").removesuffix(tokenizer.eos_token).strip() != expected.strip():
             raise DataError(f"row {row['id']}: supervised is {text!r}, the assistant's turn is {expected!r}")
         if number < show:
             print(f"--- {row['id']}: {len(answer)} supervised tokens")
@@ -152,11 +105,7 @@ def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> Non
                 "".join(f"{message['role']}: {message['content']}\n" for message in row["prompt"])
                 + f">>>{text.rstrip()}<<<"
             )
-    choices = sum("choice" in row for row in data)
-    print(
-        f"{len(data)} rows checked: only assistant tokens are supervised"
-        + (f"; of {choices} only as far as the tool's name" if choices else "")
-    )
+    print(f"{len(data)} rows checked: only assistant tokens are supervised")
 
 
 def check_reference(trainer) -> None:
