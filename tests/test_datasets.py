@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter, defaultdict
 
-import numpy
 import pytest
 
 from toolset_nb import rules
@@ -88,32 +87,21 @@ def test_kto_rows_are_pairs_on_the_same_prompt(kto):
 
 
 def test_style_alone_does_not_tell_the_label(kto):
-    """Logistic regression on length, calls, words, results, their squares and products; five folds that keep pairs together."""
-    seen = numpy.array([balance.style(row["conversations"][1]["content"]) for row in kto], dtype=float)
-    seen = numpy.column_stack([numpy.log1p(seen), seen > 0, seen[:, 1:2] == 1, (seen[:, 1:2] > 0) & (seen[:, 2:3] > 0)])
-    seen = (seen - seen.mean(axis=0)) / (seen.std(axis=0) + 1e-9)
-    upper = [seen[:, [one]] * seen[:, [two]] for one in range(seen.shape[1]) for two in range(one, seen.shape[1])]
-    features = numpy.column_stack([numpy.ones(len(seen)), seen, *upper])
-    label = numpy.array([1.0 if row["label"] else -1.0 for row in kto])
-    fold = (numpy.arange(len(kto)) // 2) % 5
-    right = 0
-    for held_out in range(5):
-        train, test = fold != held_out, fold == held_out
-        weights = _logistic(features[train], label[train])
-        right += int((numpy.sign(features[test] @ weights) == label[test]).sum())
-    assert right / len(kto) <= 0.55
+    assert balance.guess_by_style(kto) <= 0.55
 
 
-def _logistic(features, label):
-    from scipy.optimize import minimize
+def test_style_that_differs_tells_the_label(kto):
+    """The classifier is no straw man: answers in words are told from calls."""
+    answers = {True: 'tool_call: vaultManager_openNote\narguments: {"path": "A.md"}', False: "Which note?"}
+    told = [{"label": row["label"], "conversations": [{}, {"content": answers[row["label"]]}]} for row in kto[:400]]
+    assert balance.guess_by_style(told) == 1
 
-    def loss(weights):
-        margin = label * (features @ weights)
-        value = numpy.logaddexp(0, -margin).mean() + 1e-3 * (weights**2).sum()
-        slope = -(features.T @ (label / (1 + numpy.exp(numpy.clip(margin, -50, 50))))) / len(label)
-        return value, slope + 2e-3 * weights
 
-    return minimize(loss, numpy.zeros(features.shape[1]), jac=True, method="L-BFGS-B").x
+def test_the_data_card_tells_the_sizes(sft, kto):
+    card = (DATASETS / "README.md").read_text("utf-8")
+    assert f"| `sft.jsonl` | {len(sft):,} |" in card and f"| `kto.jsonl` | {len(kto):,} |" in card
+    for name in prompt_sets():
+        assert f"| `prompts/{name}.json` | {len(load_prompts(name))} |" in card
 
 
 def test_full_coverage_has_one_prompt_for_each_tool():

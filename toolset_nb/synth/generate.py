@@ -22,7 +22,7 @@ from typing import Any
 from toolset_nb import calls
 from toolset_nb.synth import similarity, worlds
 from toolset_nb.synth.balance import Balance
-from toolset_nb.synth.behaviours import PLAYS
+from toolset_nb.synth.plays import PLAYS
 from toolset_nb.synth.scenes import Rejected, Scene, ungrounded
 from toolset_nb.synth.wording import Speaker
 from toolset_nb.synth.worlds import World
@@ -98,7 +98,7 @@ def in_order(rows: Iterable[dict]) -> list[dict]:
     for key, members in plays.items():
         size = sorted(map(_size, members))[int(len(members) * SHORT)]
         members.sort(key=lambda unit: (_size(unit) > size, digest(unit[0]["id"])))
-        late = 1 if key[0] == "single_call" else 8 if members[0][0]["meta"]["tools"] else 2
+        late = 1 if key[0] in ("single_call", "sibling_choice") else 8 if members[0][0]["meta"]["tools"] else 2
         placed += [(late * (rank + 0.5) / len(members), key, unit) for rank, unit in enumerate(members)]
     return [row for _, _, unit in sorted(placed, key=lambda entry: entry[:2]) for row in unit]
 

@@ -13,8 +13,8 @@ import yaml
 from toolset_nb import calls, tasks
 from toolset_nb.paths import repo_root
 from toolset_nb.synth import worlds
-from toolset_nb.synth.behaviours import PLAYS
 from toolset_nb.synth.generate import Filter, Funnel, memory_folder
+from toolset_nb.synth.plays import PLAYS
 from toolset_nb.synth.scenes import Rejected, Scene, texts, ungrounded
 from toolset_nb.synth.wording import Speaker
 from toolset_nb.synth.worlds import World

@@ -1,0 +1,90 @@
+"""One call, or several that do not need each other's results."""
+
+from toolset_nb import calls
+from toolset_nb.synth import negatives, scenarios
+from toolset_nb.synth.plays import parts
+from toolset_nb.synth.plays.parts import Play
+from toolset_nb.synth.scenes import Scene
+from toolset_nb.synth.wording import behaviours, voices
+
+NAMED = 0.4  # share of calls on a workspace's own records whose request names the workspace
+ANSWERED = 0.15  # share of single calls whose result is shown and summed up
+
+
+def single_call(tool: str) -> Play:
+    """One call, as asked; now and then with its result and a closing word."""
+
+    def play(scene: Scene) -> None:
+        scenario = scene.scenario(tool)
+        request, home = scene.words(scenario), scenario.arguments.get("_workspace", "default")
+        if home != "default" and (scene.speaker.split == "evaluation" or scene.speaker.chance(NAMED)):
+            texts = behaviours()["workspace"]["inside"]["requests"]
+            request = scene.speaker.request(texts, {"workspace_id": home, "request": request})
+        scene.asks(scenario.variant, request)
+        parts.perform(scene, scenario)
+        if (
+            not scene.contrast
+            and scene.speaker.chance(ANSWERED)
+            and len(str(scene.results[-1])) < negatives.MOST_RESULT
+        ):
+            scene.say(scene.speaker.fill(voices()[tool]["said"], scenario.slots))
+
+    return play
+
+
+def several_calls(scene: Scene) -> None:
+    """Two things at once, none of which needs the other's result."""
+    made = []
+    for _ in range(2):
+        scenario = parts.short(scene, parts.TOGETHER)
+        made.append((scenario, scene.words(scenario)))
+    (first, one), (second, two) = made
+    if {first.slots.get("path"), first.slots.get("folder")} & set(second.slots.values()) - {None, ""}:
+        raise LookupError("the second call would depend on the first")
+    scene.ask("several_calls", "join", {"first": one, "second": two})
+    before = list(scene.memory)
+    scene.play(first)
+    lone, scene.memory = list(scene.blocks), before  # the second call is made without knowing how the first went
+    scene.play(second)
+    scene.blocks = [block for block in scene.blocks if isinstance(block, calls.Call)]
+    if scene.contrast:
+        scene.wrong.append(("unfinished", None, lone))
+
+
+def continue_from_memory(scene: Scene) -> None:
+    """The request tells what was done before; the call's memory repeats it."""
+    past = [parts.short(scene, parts.TOGETHER) for _ in range(scene.speaker.pick.choice([1, 1, 2]))]
+    told = [scene.speaker.fill(voices()[scenario.tool]["memory"], scenario.slots) for scenario in past]
+    scenario = parts.short(scene)
+    scene.ask("continue", "memory", {"memory": "; ".join(told), "request": scene.words(scenario)})
+    scene.memory = told
+    parts.perform(scene, scenario)
+
+
+def limit_reading(variant: str) -> Play:
+    """Read or return little, as asked."""
+
+    def play(scene: Scene) -> None:
+        world = scene.world
+        if variant == "top":
+            path, count = world.note(least_lines=5), str(world.pick.choice([3, 4, 5, 6, 8, 10, 12, 15, 20, 25]))
+            slots = scenarios.note_slots(path) | {"count": count, "first": "1"}
+            arguments = {"filePath": path, "offset": 1, "limit": int(count)}
+            scenario = scenarios.Scenario("contentManager_readContent", "lines", slots, arguments, scenarios.answered)
+        else:
+            scenario = parts.of_variant(scene, "vaultLibrarian_searchContent", variant)
+        scene.ask("limit_reading", variant, scenario.slots)
+        parts.perform(scene, scenario)
+
+    return play
+
+
+def sibling(variant: str, tool: str, forms: set[str]) -> Play:
+    """A wording by which one of two tools that are alike is meant; `forms` are the variants of the tool that fit it."""
+
+    def play(scene: Scene) -> None:
+        scenario = parts.of_variant(scene, tool, forms)
+        scene.ask("sibling", variant, scenario.slots)
+        parts.perform(scene, scenario)
+
+    return play

@@ -1,0 +1,140 @@
+"""Look before you act, and what to do when a call has failed."""
+
+from toolset_nb.synth import scenarios
+from toolset_nb.synth.plays import parts
+from toolset_nb.synth.plays.parts import FEW
+from toolset_nb.synth.scenes import Scene
+from toolset_nb.synth.wording import voices
+from toolset_nb.synth.worlds import join, title
+from toolset_nb.tools import catalogue
+
+
+def verify_empty(scene: Scene) -> None:
+    """List a folder; delete it only if nothing is in it."""
+    empty = scene.speaker.chance(0.5)
+    folder = scene.world.folder(empty=empty)
+    if len(scene.world.inside(folder)) > 12:
+        raise LookupError("too long a list")
+    scene.ask("verify", "empty_folder", {"folder": folder})
+    listed = scene.call("vaultManager_listDirectory", {"folder": folder}, {"path": folder})
+    if empty:
+        scene.narrate("before_act")
+        scene.call("vaultManager_deleteFolder", {"folder": folder}, {"path": folder}, scenarios.gone(folder))
+        parts.close(scene, "verify", "done", folder=folder)
+    else:
+        count = (listed.get("data") or listed)["summary"]["totalItems"]
+        scene.reply("verify", "kept", folder=folder, count=str(count))
+        parts.act_anyway(scene, "vaultManager_deleteFolder", {"folder": folder}, {"path": folder, "recursive": True})
+
+
+def verify_text(scene: Scene) -> None:
+    """Read a note; replace a text only if it stands there."""
+    scenario, there = parts.of_variant(scene, "contentManager_replaceContent", "swap"), scene.speaker.chance(0.6)
+    slots, path = dict(scenario.slots), scenario.arguments["filePath"]
+    if not there:
+        path = scene.world.note(least_lines=1)
+        slots |= scenarios.note_slots(path)
+        if slots["old"] in scene.world.text(path):
+            raise LookupError("the text stands there")
+    scene.ask("verify", "has_text", slots)
+    parts.read(scene, path, narrate=False)
+    if there:
+        scene.narrate("before_write", note=title(path))
+        scene.play(scenario)
+        parts.close(scene, "verify", "done", note=title(path), new=slots["new"])
+    else:
+        scene.reply("verify", "kept", note=title(path), old=slots["old"])
+        arguments = {"filePath": path, "oldContent": slots["old"], "newContent": slots["new"]}
+        parts.act_anyway(scene, "contentManager_replaceContent", slots, arguments)
+
+
+def verify_new(scene: Scene) -> None:
+    """Look whether a note exists; make it if not."""
+    new = scene.speaker.chance(0.6)
+    content = scene.world.paragraph()
+    path = join(scene.world.folder(empty=False), f"{scene.world.title()}.md") if new else scene.world.note()
+    folder, query = path.rpartition("/")[0] or "/", title(path)
+    scene.ask("verify", "exists", {"path": path, "content": content})
+    slots = {"query": query, "folder": folder}
+    arguments = {"query": query, "paths": [folder], "searchType": "files", "limit": FEW}
+    found = scene.call("vaultLibrarian_searchDirectory", slots, arguments)
+    listed = [hit["path"] for hit in (found.get("data") or found)["results"]]
+    if (path in listed) == new:
+        raise LookupError("the search does not show it")
+    slots, arguments = {"path": path, "content": content}, {"filePath": path, "content": content}
+    if new:
+        scene.narrate("before_act")
+        scene.call("contentManager_createContent", slots, arguments, scenarios.reads(path, content))
+        parts.close(scene, "verify", "done", path=path)
+    else:
+        scene.reply("verify", "kept", path=path)
+        parts.act_anyway(scene, "contentManager_createContent", slots, arguments)
+
+
+def verify_blank(scene: Scene) -> None:
+    """Read a note; delete it only if there is no text in it."""
+    blank = scene.speaker.chance(0.5)
+    fitting = [path for path in scene.world.notes() if (not scene.world.text(path).strip()) == blank]
+    path = scene.world.pick.choice(fitting or scenarios.nothing())
+    scene.ask("verify", "blank", scenarios.note_slots(path))
+    parts.read(scene, path, narrate=False)
+    slots, arguments = scenarios.note_slots(path), {"path": path}
+    if blank:
+        scene.narrate("before_act")
+        scene.call("vaultManager_deleteNote", slots, arguments, scenarios.gone(path))
+        parts.close(scene, "verify", "done", note=title(path))
+    else:
+        scene.reply("verify", "kept", note=title(path))
+        parts.act_anyway(scene, "vaultManager_deleteNote", slots, arguments)
+
+
+def recover_not_found(scene: Scene) -> None:
+    """The error of a wrong path stands in the prompt: find the note by its name, read it."""
+    path, wrong = parts.misplaced(scene)
+    scene.ask("recover", "not_found", {"wrong": wrong, "name": title(path)})
+    parts.locate(scene, path)
+    parts.read(scene, path)
+    scene.reply("recover", note=title(path), line=parts.line_of(scene, path))
+
+
+def recover_in_turn(scene: Scene) -> None:
+    """The person gives a wrong path; the call fails, the note is found by its name and read."""
+    path, wrong = parts.misplaced(scene)
+    slots = scenarios.note_slots(wrong)
+    texts = voices()["contentManager_readContent"]["requests"]["whole"]
+    scene.asks("in_turn", scene.speaker.request(texts, slots))
+    scene.call("contentManager_readContent", slots, {"filePath": wrong}, fails=True)
+    scene.narrate("after_error")
+    parts.locate(scene, path)
+    parts.read(scene, path)
+    scene.reply("recover", variant="not_found", note=title(path), line=parts.line_of(scene, path))
+
+
+def recover_exists(scene: Scene) -> None:
+    """Making a note failed since it is there: append instead."""
+    scenario = parts.of_variant(scene, "contentManager_appendContent", "end")
+    scene.ask("recover", "exists", scenario.slots)
+    parts.perform(scene, scenario)
+
+
+def recover_no_match(scene: Scene) -> None:
+    """The text to replace was not there; it reads otherwise."""
+    scenario = parts.of_variant(scene, "contentManager_replaceContent", "swap")
+    others = [change["old"] for change in scene.world.values["changes"] if change["old"] != scenario.slots["old"]]
+    slots = scenario.slots | {"wrong": scene.world.pick.choice(others)}
+    scene.ask("recover", "no_match", slots)
+    parts.perform(scene, scenario)
+
+
+def recover_again(scene: Scene) -> None:
+    """A call failed with a message that stands in the prompt; made properly, it works."""
+    scenario = parts.short(scene)
+    required = [key for key in catalogue().tools[scenario.tool].parameters.get("required", []) if key != "context"]
+    dropped = scene.world.pick.choice(required or scenarios.nothing())
+    context = scene.context(scenario.tool, scenario.slots)
+    given = {key: value for key, value in scenario.arguments.items() if key not in (dropped, "_workspace")}
+    result = scene.world.vault.rehearse(scenario.tool, {"context": context, **given})
+    if result["success"]:
+        raise LookupError("the call works without it")
+    scene.ask("recover", "again", {"error": result["error"], "request": scene.words(scenario)})
+    parts.perform(scene, scenario)

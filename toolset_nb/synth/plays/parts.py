@@ -1,0 +1,184 @@
+"""What several plays are made of."""
+
+from collections.abc import Callable
+
+from toolset_nb.synth import negatives, scenarios
+from toolset_nb.synth.scenes import Scene
+from toolset_nb.synth.wording import behaviours, voices
+from toolset_nb.synth.worlds import join, title
+
+LONGEST_PART = 300  # characters of a request that stands inside another
+CLOSED = 0.6  # share of the chains that end with words; the others end with the last call
+TRIES = 12
+FEW = 3  # hits that a look for one note asks for
+Play = Callable[[Scene], None]
+TOGETHER = (  # tools whose calls need no long request
+    "vaultManager_createFolder",
+    "vaultManager_deleteNote",
+    "vaultManager_moveNote",
+    "vaultManager_duplicateNote",
+    "vaultManager_listDirectory",
+    "vaultManager_openNote",
+    "contentManager_readContent",
+    "contentManager_appendContent",
+    "contentManager_prependContent",
+    "contentManager_replaceContent",
+    "contentManager_createContent",
+    "vaultLibrarian_searchContent",
+    "vaultLibrarian_searchDirectory",
+    "memoryManager_createSession",
+    "memoryManager_listStates",
+    "memoryManager_listSessions",
+    "memoryManager_listWorkspaces",
+    "agentManager_listAgents",
+    "agentManager_listModels",
+    "agentManager_getAgent",
+    "commandManager_listCommands",
+    "commandManager_executeCommand",
+)
+
+
+def perform(scene: Scene, scenario: scenarios.Scenario, workspace: str = "") -> None:
+    """Make a scenario's call, and before it the wrong ones, which leave no trace."""
+    if workspace:
+        scenario = scenario._replace(arguments=scenario.arguments | {"_workspace": workspace})
+    if scene.contrast:
+        scene.wrong += negatives.instead_of_call(scene, scenario)
+    scene.play(scenario)
+    if scene.contrast:
+        scene.wrong += negatives.of_call(scene, scenario)
+
+
+def of_variant(scene: Scene, tool: str, wanted: str | set[str]) -> scenarios.Scenario:
+    """A scenario of one of the wanted variants of a tool."""
+    for _ in range(4 * TRIES):
+        scenario = scene.scenario(tool)
+        if scenario.variant in ({wanted} if isinstance(wanted, str) else wanted):
+            return scenario
+    raise LookupError(f"no scenario of {wanted}")
+
+
+def short(scene: Scene, tools: tuple[str, ...] = ()) -> scenarios.Scenario:
+    """A scenario whose facts are short enough for a longer request."""
+    for _ in range(TRIES):
+        tool = scene.world.pick.choice(tools or sorted(voices()))
+        try:
+            scenario = scene.scenario(tool)
+        except LookupError:
+            continue
+        if sum(map(len, scenario.slots.values())) < LONGEST_PART:
+            return scenario
+    raise LookupError("no short scenario")
+
+
+def findable(scene: Scene) -> tuple[str, str]:
+    """(path, words) of a note that a search for these words shows first."""
+    world = scene.world
+    for _ in range(TRIES):
+        path = world.note(least_lines=1)
+        if len(world.text(path)) > 1500:
+            continue
+        try:
+            topic = title(path) if scene.speaker.chance(0.4) else world.phrase(world.text(path), 2, 3)
+        except LookupError:
+            continue
+        found = world.vault.rehearse("vaultLibrarian_searchContent", bare(scene) | {"query": topic, "limit": FEW})
+        if found["success"] and [hit["filePath"] for hit in (found.get("data") or found)["results"][:1]] == [path]:
+            return path, topic
+    raise LookupError("no note is found first")
+
+
+def bare(scene: Scene) -> dict:
+    fields = ("sessionDescription", "sessionMemory", "toolContext", "primaryGoal", "subgoal")
+    return {"context": {"sessionId": scene.session, "workspaceId": "default", **dict.fromkeys(fields, "rehearsal")}}
+
+
+def search(scene: Scene, topic: str) -> None:
+    arguments = {"query": topic, "limit": FEW}
+    scene.call(
+        "vaultLibrarian_searchContent", {"query": topic, "limit": str(FEW)}, arguments, scenarios.found("results")
+    )
+
+
+def read(scene: Scene, path: str, narrate: bool = True) -> None:
+    if len(scene.world.text(path)) > 1500:
+        raise LookupError("too long a note")
+    if narrate:
+        scene.narrate("before_read", note=title(path))
+    scene.call("contentManager_readContent", scenarios.note_slots(path), {"filePath": path})
+
+
+def locate(scene: Scene, path: str) -> None:
+    slots = {"query": title(path), "folder": "/"}
+    arguments = {"query": title(path), "paths": ["/"], "searchType": "files", "limit": FEW}
+    found = scene.call("vaultLibrarian_searchDirectory", slots, arguments)
+    if path not in [hit["path"] for hit in (found.get("data") or found)["results"]]:
+        raise LookupError("the search does not show it")
+
+
+def misplaced(scene: Scene) -> tuple[str, str]:
+    """(path, wrong path) of a note that is looked for in another folder."""
+    path = scene.world.note(least_lines=1)
+    wrong = join(scene.world.folder(), path.rpartition("/")[2])
+    if scene.world.vault.tree.kind(wrong) or len(scene.world.text(path)) > 1500:
+        raise LookupError("a note lies there")
+    return path, wrong
+
+
+def line_of(scene: Scene, path: str) -> str:
+    """A sentence that stands in a note."""
+    lines = [line.strip("-*> \t") for line in scene.world.text(path).split("\n---\n")[-1].split("\n")]
+    fitting = [line for line in lines if 15 < len(line) < 140 and not line.startswith(("#", "|", "`", "!"))]
+    return scene.speaker.pick.choice(fitting or scenarios.nothing())
+
+
+def listed(scene: Scene, tool: str) -> None:
+    """A plain list of records."""
+    result = scene.call(tool, {}, {})
+    if len(str(result)) > 2500:
+        raise LookupError("too long a list")
+    scene.narrate("before_act")
+
+
+def own(scene: Scene, table: str) -> dict:
+    """A record of a workspace, which becomes the scene's."""
+    record = scene.world.record(table)
+    scene.workspace = record["workspaceId"]
+    return record
+
+
+def ask_inside(scene: Scene, variant: str, slots: dict[str, str]) -> None:
+    """A request of a chain in words that name the scene's workspace."""
+    request = scene.speaker.request(behaviours()["multi_step"][variant]["requests"], slots)
+    if scene.workspace != "default":
+        texts = behaviours()["workspace"]["inside"]["requests"]
+        request = scene.speaker.request(texts, {"workspace_id": scene.workspace, "request": request})
+    scene.asks(variant, request)
+
+
+def is_note_in(folder: str, entry) -> bool:
+    return entry.path.endswith(".md") and entry.path.rpartition("/")[0] == folder
+
+
+def close(scene: Scene, behaviour: str, key: str = "replies", **slots: str) -> None:
+    """Closing words in most cases; the rest ends with the call."""
+    if scene.contrast or scene.speaker.chance(CLOSED):
+        scene.reply(behaviour, key, **slots)
+
+
+def act_anyway(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
+    """The wrong answer to a condition that did not hold."""
+    if scene.contrast:
+        wrong = scene.blocks[:-1] + negatives.called(scene, tool, slots, arguments)
+        scene.wrong.append(("destructive_unasked" if "delete" in tool else "call_without_asking", None, wrong))
+
+
+def without(tool: str, variant: str, *hidden: str) -> Callable[[Scene], tuple[dict, dict, dict]]:
+    """A scenario some of whose facts are not said."""
+
+    def filled(scene: Scene) -> tuple[dict, dict, dict]:
+        scenario = of_variant(scene, tool, variant)
+        said = {key: value for key, value in scenario.slots.items() if key not in hidden}
+        return said, scenario.slots, scenario.arguments
+
+    return filled
