@@ -9,7 +9,7 @@ import pytest
 from toolset_nb import rules
 from toolset_nb.evaluation import load_prompts, prompt_sets
 from toolset_nb.paths import repo_root
-from toolset_nb.synth import balance, behaviours, generate, similarity
+from toolset_nb.synth import balance, generate, plays, similarity
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import fixtures
 
@@ -52,7 +52,7 @@ def test_fifteen_to_twenty_percent_of_the_sft_rows_need_no_call(sft):
 
 
 def test_every_behaviour_is_there(sft, kto):
-    wanted = {behaviour for behaviour, _ in behaviours.PLAYS}
+    wanted = {behaviour for behaviour, _ in plays.PLAYS}
     assert {row["meta"]["behaviour"] for row in sft} == wanted == {row["meta"]["behaviour"] for row in kto}
 
 

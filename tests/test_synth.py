@@ -8,7 +8,7 @@ import pytest
 
 from toolset_nb import calls, rules, tasks
 from toolset_nb.__main__ import main
-from toolset_nb.synth import balance, behaviours, generate, scenes, similarity, teacher, views, wording, worlds
+from toolset_nb.synth import balance, generate, plays, scenes, similarity, teacher, views, wording, worlds
 from toolset_nb.synth import tasks as making
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import fixtures
@@ -82,7 +82,7 @@ def test_rows_pass_the_validator_and_come_from_training_vaults(made, pairs, tmp_
 def test_every_tool_and_behaviour_gets_its_rows(made):
     rows, funnel = made
     assert {tool for row in rows for tool in row["meta"]["tools"]} == set(catalogue().tools), str(funnel)
-    assert {row["meta"]["behaviour"] for row in rows} == {behaviour for behaviour, _ in behaviours.PLAYS}
+    assert {row["meta"]["behaviour"] for row in rows} == {behaviour for behaviour, _ in plays.PLAYS}
 
 
 def test_the_same_seed_gives_the_same_rows(made):

@@ -79,12 +79,13 @@ def faults(task: dict, outcome: Outcome) -> list[str]:
         for name in filter(None, (change.path, change.to)):
             if name not in wanted and not any(fnmatch.fnmatchcase(name, each) for each in task.get("may_change", [])):
                 found.append(f"{name} was {change.kind} and should have stayed as it was")
+    left = [call for call, result in zip(outcome.made, outcome.results, strict=True) if result["success"]]
     for needed in task.get("must_call", []):
-        if not any(
-            result["success"] and call.name == needed["tool"] and agree(needed["arguments"], call.arguments)
-            for call, result in zip(outcome.made, outcome.results, strict=True)
-        ):
+        call = next((c for c in left if c.name == needed["tool"] and agree(needed["arguments"], c.arguments)), None)
+        if call is None:
             found.append(f"{needed['tool']} was not called as needed")
+        else:
+            left.remove(call)  # asked for twice, it has to be called twice
     return found
 
 
