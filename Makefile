@@ -5,7 +5,7 @@ PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
 OUT := runs/notebooks
 ROWS := 6600
 
-.PHONY: setup run pipeline quality test lint bench fuzz data validate verify-data repository clean
+.PHONY: setup run pipeline quality test lint bench peer fuzz data validate verify-data repository clean
 
 setup: .venv/installed
 
@@ -62,6 +62,14 @@ verify-data: validate  ## execute every positive row again
 bench: setup
 	$(BIN)/python benchmarks/validate.py
 	$(BIN)/python benchmarks/vault.py
+	$(BIN)/python benchmarks/evaluation.py
+
+peer: setup  ## our verdicts beside those of BFCL's checkers and inspect_ai, which get an environment of their own
+	@test -x .peer/bin/python || $(PYTHON) -m venv .peer
+	@.peer/bin/python -m pip install --quiet --disable-pip-version-check inspect_ai==0.3.285
+	@test -d .peer/bfcl || $(BIN)/python -m pip download --quiet --no-deps --dest .peer bfcl-eval==2026.3.23
+	@test -d .peer/bfcl || $(BIN)/python -m zipfile -e .peer/bfcl_eval-2026.3.23-py3-none-any.whl .peer/bfcl
+	$(BIN)/python benchmarks/peer.py .peer/bin/python .peer/bfcl
 
 fuzz: setup  ## random and hostile calls on a vault; FUZZ_EXAMPLES is in runs of 50 calls
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-500} FUZZ_PATHS=$${FUZZ_PATHS:-100000} $(BIN)/python -m pytest tests/vault/test_fuzz.py

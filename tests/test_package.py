@@ -35,3 +35,9 @@ def test_the_version_is_the_same_everywhere():
     project = tomllib.loads((repo_root() / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["version"] == toolset_nb.__version__
     assert project["dependencies"] == []  # the pins stand in the requirement files
+
+
+def test_every_folder_of_the_package_is_installed():
+    packages = tomllib.loads((repo_root() / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in (repo_root() / "toolset_nb").rglob("*.py")}
+    assert sorted(packages) == sorted(".".join(folder.relative_to(repo_root()).parts) for folder in folders)

@@ -207,6 +207,24 @@ def load_run(run, max_length: int, size: str, machine: Hardware):
     return model, tokenizer
 
 
+def for_generation(source):
+    """(model, tokenizer) of a base folder or a run, by transformers and peft alone: what was trained, not converted."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    machine = hardware()
+    base = source if isinstance(source, str) else source.record["base_folder"]
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, machine.dtype))
+    if not isinstance(source, str):
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, source.folder / "adapter").merge_and_unload()
+    tokenizer = AutoTokenizer.from_pretrained(base if isinstance(source, str) else source.folder / "adapter")
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = TEMPLATE.read_text("utf-8")
+    return model.to(machine.device).eval(), tokenizer
+
+
 def add_adapter(model, values: dict[str, Any], dropout: float = 0.0, seed: int = 42):
     """The model with a fresh PEFT adapter: LoRA on all seven projections, or with lora_rank 0 the upper `layers` whole.
 

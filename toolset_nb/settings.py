@@ -140,15 +140,24 @@ class EvaluateSettings(Settings):
     prompt_set: str = "full_coverage"
     tags: str = ""
     limit: Whole = Field(0, ge=0)
+    trials: Whole = Field(1, ge=1, le=100)
+    max_turns: Whole = Field(0, ge=0, le=50)
     call_format: Choice("hermes", "text") = "hermes"
     context_source: Choice("none", "system") = "none"
     tool_exposure: Choice("none", "agent", "all") = "none"
+    tools_as: Choice("text", "api") = "text"
+    constrained: bool = False
     temperature: Real = Field(0.0, ge=0, le=2)
     top_p: Real = Field(1.0, gt=0, le=1)
     max_tokens: Whole = Field(320, ge=1)
+    engine: Choice("gguf", "transformers") = "gguf"
+    context: Whole = Field(4096, ge=256, le=1_048_576)
     slots: Whole = Field(8, ge=1, le=64)
+    host: str = ""
+    port: Whole = Field(0, ge=0, le=65535)
     timeout: Real = Field(120, gt=0)
     retries: Whole = Field(2, ge=0, le=10)
+    resume: Choice("auto", "no") = "auto"
 
 
 class DatasetSettings(Settings):

@@ -4,6 +4,7 @@ A seed holds notes, series (one note for each row), and the plugin's records; th
 Those whose `split` is evaluation never serve as training material.
 """
 
+import hashlib
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ SPREAD_DAYS = 120  # notes without a date were last changed in these days before
 def names(split: str | None = None) -> list[str]:
     """The seed files there are, of one split (`training` or `evaluation`) or all."""
     found = sorted((repo_root() / "datasets" / "vaults").glob("*.yaml"))
-    return [path.stem for path in found if split in (None, load(path)["split"])]
+    return [path.stem for path in found if split is None or load(path)["split"] == split]
 
 
 def load(name: str | Path) -> dict:
@@ -117,3 +118,8 @@ def _milliseconds(moment: datetime | str | object) -> int:
     """A date or time of a seed, UTC, as milliseconds since 1970."""
     moment = datetime.fromisoformat(str(moment).replace("Z", "+00:00"))
     return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+
+
+def digest(name: str) -> str:
+    """SHA-256 of a seed file: equal seeds make equal vaults."""
+    return hashlib.sha256((repo_root() / "datasets" / "vaults" / f"{name}.yaml").read_bytes()).hexdigest()

@@ -1,0 +1,261 @@
+"""Judging replies strictly, executing their calls, and naming what went wrong."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from scripted import ASK, CONTEXT, NATIVE, PROMPT, QUIET, RIGHT, TASK, TOOL, Script, answer, call, changed
+
+from toolset_nb.calls import Call, render
+from toolset_nb.evaluation import attempt, judge
+from toolset_nb.evaluation.agent import single
+from toolset_nb.evaluation.verdicts import FAILURES, said
+from toolset_nb.settings import EvaluateSettings
+
+# reply -> (outcome, the measures that hold, a word of the first issue)
+ALL = "well_formed known_tool schema context right_tool arguments passed"
+JUDGED = {
+    "right call": (answer(RIGHT), "call", ALL, ""),
+    "right call with prose": (answer("Here you go.\n" + RIGHT), "text_call", ALL, ""),
+    "right call in the text form": (
+        answer(f"tool_call: {TOOL}\narguments: {json.dumps({'context': CONTEXT, 'path': 'Scores'})}"),
+        "call",
+        ALL,
+        "",
+    ),
+    "right call by tool_calls": (answer(None, tool_calls=NATIVE), "call", ALL, ""),
+    "another value": (answer(call(path="Books")), "call", ALL.replace(" arguments", ""), ""),
+    "wrong tool": (
+        answer(call("vaultManager_listDirectory", path="Scores")),
+        "call",
+        "well_formed known_tool schema context",
+        f"called vaultManager_listDirectory, expected {TOOL}",
+    ),
+    "unknown tool": (answer(call("vaultManager_makeFolder")), "call", "well_formed context", "name: found"),
+    "bad argument": (
+        answer(call(path=7)),
+        "call",
+        "well_formed known_tool context right_tool",
+        "arguments.path: found 7",
+    ),
+    "unknown argument": (
+        answer(call(path="Scores", contextDepth="minimal")),
+        "call",
+        "well_formed known_tool context right_tool arguments",
+        "arguments.contextDepth",
+    ),
+    "bad ids": (
+        answer(call(context=changed(sessionId="session_1"))),
+        "call",
+        "well_formed known_tool schema right_tool arguments",
+        "arguments.context.sessionId",
+    ),
+    "missing context field": (
+        answer(call(context=changed(subgoal=None))),
+        "call",
+        "well_formed known_tool schema right_tool arguments",
+        "subgoal",
+    ),
+    "no context": (
+        answer(render([Call(TOOL, {"path": "Scores"})])),
+        "call",
+        "well_formed known_tool schema right_tool arguments",
+        "context",
+    ),
+    "empty sessionMemory": (
+        answer(call(context=changed(sessionMemory=""))),
+        "call",
+        "well_formed known_tool schema right_tool arguments",
+        "arguments.context.sessionMemory",
+    ),
+    "blank sessionMemory": (
+        answer(call(context=changed(sessionMemory=" "))),
+        "call",
+        "well_formed known_tool schema right_tool arguments",
+        "arguments.context.sessionMemory",
+    ),
+    "77 fenced JSON": (
+        answer(
+            f'```json\n{{"name": "{TOOL}", "arguments": {json.dumps({"context": CONTEXT, "path": "Scores"})}}}\n```'
+        ),
+        "malformed",
+        "",
+        "the call is readable only leniently",
+    ),
+    "79 truncated": (answer(RIGHT[:-40], "length"), "truncated", "", "<tool_call>"),
+    "75 empty": (answer(""), "empty", "", f"no call, expected {TOOL}"),
+    "75 null": (answer(None), "empty", "", f"no call, expected {TOOL}"),
+    "prose in place of a call": (answer("Shall I?"), "text", "", f"no call, expected {TOOL}"),
+    "fault that the server reports": (
+        answer(None, "error", "does not match the expected"),
+        "malformed",
+        "",
+        "does not match",
+    ),
+}
+
+
+@pytest.mark.parametrize(("reply", "outcome", "measures", "issue"), JUDGED.values(), ids=JUDGED)
+def test_a_reply_where_a_call_is_expected(reply, outcome, measures, issue):
+    record = judge(PROMPT, single(reply))
+    assert record.outcome == outcome
+    assert [name for name, holds in record.measures.items() if holds] == measures.split()
+    assert record.passed == record.measures["passed"]
+    assert record.error is None  # a model's fault is judged, not counted as a request error
+    issues = record.validator["issues"]
+    assert bool(issues) != record.passed
+    assert not issue or any(issue in found["message"] for found in issues), issues
+
+
+@pytest.mark.parametrize(
+    ("reply", "passed", "issue"),
+    [
+        (answer("You are welcome."), True, ""),
+        (answer("I cannot send mail from the vault."), True, ""),
+        (answer(RIGHT), False, f"called {TOOL}, expected no call"),
+        (answer("Gladly.\n" + RIGHT), False, f"called {TOOL}, expected no call"),
+        (answer(RIGHT[:-40]), False, "<tool_call>"),
+        (answer(""), False, "empty"),
+        (answer(None, "error", "does not match the expected"), False, "does not match"),
+    ],
+    ids=["thanks", "refusal", "call", "text and call", "broken call", "empty", "fault"],
+)
+def test_a_reply_where_no_call_is_right(reply, passed, issue):
+    record = judge(QUIET, single(reply))
+    assert record.passed is passed
+    assert not issue or any(issue in found["message"] for found in record.validator["issues"])
+
+
+def test_several_tools_are_all_expected():
+    both = {**PROMPT, "expected_tools": [TOOL, "vaultManager_listDirectory"], "expected_arguments": {}}
+    second = call("vaultManager_listDirectory", path="Scores")
+    assert judge(both, single(answer(f"{RIGHT}\n{second}"))).passed
+    assert not judge(both, single(answer(RIGHT))).passed
+
+
+def test_a_record_has_the_predecessors_fields():
+    record = asdict(judge(PROMPT, single(answer(call("vaultManager_makeFolder")))))
+    keys = "case_id question tags expected_tools response_text latency_s passed error validator raw_response"
+    assert record.keys() >= set(keys.split())
+    assert (record["case_id"], record["latency_s"], record["raw_response"]) == ("full-01", 0.25, {"id": "x"})
+    assert record["validator"].keys() >= {"passed", "issues", "tool_calls"}
+    assert record["validator"]["issues"][0].keys() == {"level", "message"}
+    assert record["validator"]["tool_calls"][0]["name"] == "vaultManager_makeFolder"
+
+
+def test_the_message_of_a_native_call_counts_like_a_written_one():
+    native, written = judge(PROMPT, single(answer(None, tool_calls=NATIVE))), judge(PROMPT, single(answer(RIGHT)))
+    assert native.measures == written.measures
+
+
+# words alone, and what they do
+SAID = {
+    "Which of the two notes do you mean?": "ask",
+    "There are two. Which one? Tell me the folder, too.": "ask",
+    "I cannot send mail from here.": "refuse",
+    "I can’t reach your calendar. Shall I note the date in the vault?": "ask",
+    "That is beyond what I can do here.": "refuse",
+    "You are welcome.": "talk",
+}
+
+
+@pytest.mark.parametrize(("words", "action"), SAID.items())
+def test_words_ask_refuse_or_talk(words, action):
+    assert said(words) == action
+
+
+def judged(prompt: dict, replies, vaults, **settings):
+    """The record of an attempt at which a scripted model gives these replies in turn."""
+    turn = iter(replies)
+    script = Script(lambda chat: next(turn))
+    return judge(prompt, attempt(script, prompt, EvaluateSettings(**settings), vaults))
+
+
+READ = call("contentManager_readContent", filePath="No/such note.md")
+BOOKS = call(path="Books")
+# what a model does with TASK in several turns -> (passed, stop, failures)
+TASKS = {
+    "right": ([RIGHT, "Done."], True, "words", []),
+    "right, with a look first": ([call("vaultManager_listDirectory", path="/"), RIGHT, "Done."], True, "words", []),
+    "another folder": (
+        [BOOKS, "Done."],
+        False,
+        "words",
+        ["collateral_change"],
+    ),
+    "both": ([RIGHT, BOOKS, "Done."], False, "words", ["collateral_change"]),
+    "words": (["Which one?"], False, "words", ["asked_needlessly"]),
+    "promise": (["It is done."], False, "words", ["no_call"]),
+    "wrong tool": (
+        [call("vaultManager_listDirectory", path="/"), "Done."],
+        False,
+        "words",
+        ["wrong_sibling", "wrong_state"],
+    ),
+    "unknown tool": ([call("vaultManager_makeFolder"), "Done."], False, "words", ["hallucinated_tool"]),
+    "a path that is not there": ([READ, "Done."], False, "words", ["wrong_sibling", "invented_path", "wrong_state"]),
+    "recovered": ([READ, RIGHT, "Done."], True, "words", []),
+    "again": ([RIGHT, RIGHT], False, "loop", ["loop"]),
+    "broken": ([RIGHT[:-40]], False, "malformed", ["malformed"]),
+    "fenced": ([f"```json\n{RIGHT[12:-13]}\n```"], False, "malformed", ["malformed"]),
+    "no end": (
+        [call("vaultManager_listDirectory", path="/", depth=n) for n in (1, 2, 3)],
+        False,
+        "max_turns",
+        ["wrong_sibling", "max_turns"],
+    ),
+    "bad ids": ([call(context=changed(sessionId="x")), "Done."], False, "words", ["bad_context"]),
+    "missing argument": ([call("vaultManager_createFolder", more=1), "Done."], False, "words", ["missing_arg"]),
+}
+
+
+@pytest.mark.parametrize(("replies", "passed", "stop", "failures"), TASKS.values(), ids=TASKS)
+def test_a_task_in_several_turns(replies, passed, stop, failures, vaults):
+    record = judged(TASK, replies, vaults, max_turns=3)
+    assert (record.passed, record.stop) == (passed, stop), record
+    assert set(failures) <= set(record.failures) and bool(record.failures) != passed, record.failures
+    assert set(record.failures) <= FAILURES.keys()
+    assert record.turns == len(replies) and record.latency_s == 0.25 * len(replies)
+
+
+def test_recovery_is_told_where_a_call_was_refused(vaults):
+    assert judged(TASK, [READ, RIGHT, "Done."], vaults).recovered is True
+    assert judged(TASK, [READ, "Done."], vaults).recovered is False
+    assert judged(TASK, [RIGHT, "Done."], vaults).recovered is None
+
+
+def test_what_changed_in_the_vault_is_kept(vaults):
+    assert judged(TASK, [RIGHT], vaults, max_turns=1).changes == "+ Scores/"
+    assert judged(TASK, ["Which?"], vaults, max_turns=1).changes == ""
+
+
+@pytest.mark.parametrize(
+    ("reply", "passed", "action", "failure"),
+    [
+        ("Do you want me to delete it?", True, "ask", ""),
+        ("It is gone.", False, "talk", "should_ask"),
+        (RIGHT, False, "call", "should_ask"),
+        (RIGHT[:-40], False, "malformed", "malformed"),
+        ("", False, "malformed", "malformed"),
+    ],
+)
+def test_where_a_question_is_due(reply, passed, action, failure, vaults):
+    record = judged(ASK, [reply, "Done."], vaults)
+    assert (record.passed, record.action, record.expected) == (passed, action, "ask")
+    assert record.measures["action"] is passed
+    assert record.failures[:1] == ([failure] if failure else [])
+
+
+def test_a_malformed_reply_is_never_an_abstention():
+    for reply in (answer(RIGHT[:-40]), answer(""), answer(RIGHT, "length"), answer(None, "error", "bad format")):
+        record = judge(QUIET, single(reply))
+        assert record.action == "malformed" and not record.passed and not record.measures["well_formed"]
+
+
+def test_a_single_reply_is_judged_by_the_vault(vaults):
+    replies = [RIGHT, call(path="Books"), "Which one?"]
+    right, wrong, silent = (judged(TASK, [reply], vaults, max_turns=1) for reply in replies)
+    assert right.passed and right.measures["state"] and right.stop == "single"
+    assert wrong.measures["right_tool"] and not wrong.measures["state"] and not wrong.passed
+    assert any("Scores" in issue["message"] for issue in wrong.validator["issues"])
+    assert [r.measures["action"] for r in (right, wrong, silent)] == [True, True, False]

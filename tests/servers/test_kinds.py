@@ -1,0 +1,211 @@
+"""Stand-ins for LM Studio, Ollama, vLLM and llama.cpp, which cannot be had here: each copies the documented behaviour that matters.
+
+Sources: LM Studio docs (REST v1, tools), Ollama docs (api.md, openai.md), vLLM docs (OpenAI server), llama.cpp tools/server/README.
+"""
+
+import json
+
+import pytest
+from werkzeug import Request, Response
+
+from toolset_nb.evaluation import load_prompts
+from toolset_nb.servers import Endpoint, RequestFailed, connect, kinds
+from toolset_nb.servers.kinds import is_server, recognise
+from toolset_nb.servers.preflight import preflight
+from toolset_nb.settings import EvaluateSettings
+
+ASK = [{"role": "user", "content": "Open the garden note"}]
+CALL = {"function": {"name": "vaultManager_openNote", "arguments": {"path": "Garden.md"}}}
+PROMPTS = load_prompts("full_coverage")[:2]
+
+
+def reply(request: Request, text: str = "Hello.", seen: bool = True) -> dict:
+    """A chat completion that counts a token for every four characters of what it was sent; tools only when they are `seen`."""
+    body = request.get_json()
+    size = len(json.dumps(body["messages"])) + (len(json.dumps(body.get("tools", ""))) if seen else 0)
+    message = {"role": "assistant", "content": text, "tool_calls": []}  # LM Studio always sends the empty list
+    usage = {"prompt_tokens": size // 4, "completion_tokens": 2}
+    return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+
+
+@pytest.fixture
+def lmstudio(httpserver):
+    """Port 1234: /api/v1/models tells the loaded context and what a model was trained for."""
+    loaded = {"key": "qwen3-8b", "loaded_instances": [{"id": "qwen3-8b", "config": {"context_length": 8192}}]}
+    other = {"key": "phi-4", "loaded_instances": []}
+    httpserver.expect_request("/api/v1/models").respond_with_json({"models": [loaded, other]})
+    httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": "qwen3-8b"}, {"id": "phi-4"}]})
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(
+        lambda request: Response(json.dumps(reply(request)), content_type="application/json")
+    )
+    return httpserver
+
+
+@pytest.fixture
+def ollama(httpserver):
+    """Port 11434: /api/chat takes num_ctx and arguments as objects, answers with done_reason, and knows no tool_choice."""
+
+    def chat(request: Request) -> Response:
+        body = request.get_json()
+        assert not body.keys() - {"model", "messages", "stream", "options", "tools", "format"}
+        if body["model"] == "no-tools:latest" and "tools" in body:
+            return Response(json.dumps({"error": f"{body['model']} does not support tools"}), status=400)
+        for message in body["messages"]:
+            for made in message.get("tool_calls", []):
+                assert isinstance(made["function"]["arguments"], dict)
+        message = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+        counts = {"prompt_eval_count": body["options"]["num_ctx"], "eval_count": 5}
+        return Response(json.dumps({"message": message, "done": True, "done_reason": "stop", **counts}))
+
+    httpserver.expect_request("/api/version").respond_with_json({"version": "0.33.0"})
+    httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": "qwen3:4b"}]})
+    httpserver.expect_request("/api/chat").respond_with_handler(chat)
+    return httpserver
+
+
+@pytest.fixture
+def llamacpp(httpserver):
+    """Port 8080: /props tells the context of a slot; tools vanish silently when the template has none."""
+    httpserver.expect_request("/props").respond_with_json({"default_generation_settings": {"n_ctx": 512}})
+    httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": "model.gguf"}]})
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(
+        lambda request: Response(json.dumps(reply(request, seen=False)))
+    )
+    return httpserver
+
+
+def address(server, path: str = "") -> str:
+    return f"http://127.0.0.1:{server.port}{path}"
+
+
+@pytest.mark.parametrize("name", ["lmstudio", "ollama", "llamacpp"])
+def test_a_server_is_recognised_by_what_it_answers(name, request):
+    server = request.getfixturevalue(name)
+    assert recognise(address(server)).name == name
+    assert recognise(address(server, "/v1")).name == name
+
+
+def test_an_unknown_server_is_taken_as_openai_compatible(httpserver):
+    httpserver.expect_request("/").respond_with_data("hello")
+    assert recognise(address(httpserver)).name == "openai"
+
+
+def test_a_target_names_kind_address_and_model(lmstudio):
+    settings = {"host": "127.0.0.1", "port": lmstudio.port}
+    for target in (f"{address(lmstudio)}#phi-4", f"lmstudio+{address(lmstudio)}#phi-4"):
+        with connect(target) as endpoint:
+            assert (endpoint.kind.name, endpoint.model) == ("lmstudio", "phi-4")
+    with connect("lmstudio", **settings) as endpoint:
+        assert (endpoint.url, endpoint.model) == (address(lmstudio), "qwen3-8b")
+    assert is_server("ollama#x") and is_server("http://h:1") and not is_server("latest") and not is_server("my-run")
+
+
+def test_host_and_port_come_from_the_environment(monkeypatch):
+    kind = kinds()["ollama"]
+    assert kind.address() == "http://127.0.0.1:11434"
+    monkeypatch.setenv("OLLAMA_HOST", "0.0.0.0:9999")  # how Ollama itself is told to listen everywhere
+    assert kind.address() == "http://127.0.0.1:9999"
+    monkeypatch.setenv("OLLAMA_HOST", "https://box.local")
+    monkeypatch.setenv("OLLAMA_PORT", "443")
+    assert kind.address() == "https://box.local:443"
+    assert kind.address("10.0.0.2", 7) == "http://10.0.0.2:7"
+
+
+def test_a_key_comes_from_the_environment_of_its_kind(lmstudio, monkeypatch):
+    monkeypatch.setenv("LMSTUDIO_API_KEY", "secret-of-lmstudio")
+    with connect(f"lmstudio+{address(lmstudio)}#phi-4") as endpoint:
+        endpoint.ask(ASK)
+        command = endpoint.curl(ASK)
+    assert lmstudio.log[-1][0].headers["Authorization"] == "Bearer secret-of-lmstudio"
+    assert "$LMSTUDIO_API_KEY" in command and "secret-of-lmstudio" not in command
+
+
+def test_an_empty_list_of_calls_is_no_call(lmstudio):
+    with connect(f"{address(lmstudio)}#phi-4") as endpoint:
+        assert endpoint.ask(ASK).tool_calls is None
+
+
+def test_ollama_is_asked_in_its_own_protocol_with_the_context_that_is_needed(ollama):
+    with connect(f"{address(ollama)}#qwen3:4b", context=8192) as endpoint:
+        answer = endpoint.ask(
+            ASK, tools=[{"type": "function"}], temperature=0, max_tokens=50, seed=1, tool_choice="auto"
+        )
+        assert endpoint.context_length() == 8192
+    body = ollama.log[-1][0].get_json()
+    assert body["options"] == {
+        "temperature": 0,
+        "num_predict": 50,
+        "seed": 1,
+        "tool_choice": "auto",
+        "num_ctx": 8192,
+    } or (body["options"] == {"temperature": 0, "num_predict": 50, "seed": 1, "num_ctx": 8192})
+    assert body["stream"] is False and body["tools"]
+    assert answer.tool_calls == [CALL] and (answer.finish_reason, answer.prompt_tokens) == ("stop", 8192)
+
+
+def test_history_with_calls_reaches_ollama_as_objects(ollama):
+    made = {"id": "1", "type": "function", "function": {"name": "a_b", "arguments": '{"path": "x"}'}}
+    chat = [*ASK, {"role": "assistant", "content": "", "tool_calls": [made]}, {"role": "tool", "content": "{}"}]
+    with connect(f"{address(ollama)}#qwen3:4b", context=4096) as endpoint:
+        endpoint.ask(chat)
+
+
+def test_a_model_of_ollama_without_tools_is_a_failed_request(ollama):
+    with (
+        connect(f"{address(ollama)}#no-tools:latest", context=4096) as endpoint,
+        pytest.raises(RequestFailed) as caught,
+    ):
+        endpoint.ask(ASK, tools=[{"type": "function"}])
+    assert "does not support tools" in str(caught.value)
+
+
+def test_a_field_that_a_server_refuses_is_left_out_and_remembered(httpserver):
+    def chat(request: Request) -> Response:
+        body = request.get_json()
+        if "seed" in body:
+            return Response('{"detail": "Unexpected keys in the request: {\'seed\'}"}', status=422)
+        return Response(json.dumps(reply(request)))
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(chat)
+    with Endpoint(address(httpserver), "m", retries=0) as endpoint:
+        assert endpoint.ask(ASK, seed=1, temperature=0).text == "Hello."
+        assert endpoint.ask(ASK, seed=1).text == "Hello."
+        assert endpoint.dropped == {"seed"} and len(httpserver.log) == 3
+
+
+def checks(card) -> dict[str, bool | None]:
+    return {check.name: check.ok for check in card.checks}
+
+
+def test_the_card_of_a_server_that_is_fit(lmstudio):
+    settings = EvaluateSettings(tool_exposure="all", tools_as="api", max_tokens=100)
+    card = preflight(f"{address(lmstudio)}#qwen3-8b", settings, PROMPTS)
+    assert checks(card) == {"answers": True, "model": True, "context": True, "tools": True, "a first reply": None}
+    assert card.ready and card.models == ["qwen3-8b", "phi-4"]
+    assert "✓ context: 8192 tokens" in str(card) and "LM Studio" in card._repr_html_()
+
+
+def test_the_card_says_in_plain_words_what_to_do(llamacpp):
+    settings = EvaluateSettings(tool_exposure="all", tools_as="api")
+    card = preflight(f"{address(llamacpp)}#another", settings, PROMPTS)
+    found = checks(card)
+    assert (found["model"], found["context"], found["tools"]) == (False, False, False) and not card.ready
+    text = str(card)
+    assert "--chat-template-file" in text and "larger -c" in text and "model.gguf" in text
+
+
+def test_the_card_of_a_server_that_is_not_there():
+    card = preflight("ollama+http://127.0.0.1:9#m", EvaluateSettings(), PROMPTS)
+    assert checks(card) == {"answers": False} and "ollama serve" in str(card)
+    card = preflight("http://127.0.0.1:9", EvaluateSettings(), PROMPTS)
+    assert checks(card) == {"answers": False}
+
+
+def test_tools_that_are_not_sent_need_not_be_seen(llamacpp):
+    card = preflight(f"{address(llamacpp)}#model.gguf", EvaluateSettings(), PROMPTS)
+    assert checks(card)["tools"] is None
+
+
+def test_every_kind_has_all_its_words():
+    for kind in kinds().values():
+        assert kind.title and kind.tools and kind.length and kind.start and kind.chat in ("openai", "ollama")

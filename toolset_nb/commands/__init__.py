@@ -1,0 +1,1 @@
+"""The command line, a module a subject; each adds its own commands to the parser."""

@@ -1,0 +1,117 @@
+"""Commands on vaults: writing a sample, serving one, executing a log, putting back what was deleted."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def vault(options: argparse.Namespace) -> int:
+    """Write one of the sample vaults into a new folder, or list them."""
+    from toolset_nb.vault import fixtures
+
+    if not options.name:
+        for name in fixtures.names():
+            seed = fixtures.load(name)
+            print(f"{name:12} {seed['split']:10} {seed['about']}")
+        return 0
+    if options.name not in fixtures.names():
+        print(f"{options.name}: no such vault; expected one of {', '.join(fixtures.names())}", file=sys.stderr)
+        return 2
+    if not options.folder or Path(options.folder).exists():
+        print("FOLDER: expected the path of a folder that does not exist yet", file=sys.stderr)
+        return 2
+    notes = len(fixtures.build(options.name, options.folder).snapshot().files)
+    print(f"{options.folder}: {notes} files. Next: python -m toolset_nb serve {options.folder} --http")
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve a vault to MCP clients."""
+    opened = _open_vault(options.vault, options.read_only)
+    if opened is None:
+        return 2
+    from toolset_nb.vault import server
+
+    built = server.build(opened, options.shape, options.log)
+    if options.http:
+        server.serve_http(built, options.port)
+    else:
+        server.serve_stdio(built)
+    return 0
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Execute the calls of a log again and show what they change; exit code 1 when a call fails."""
+    opened = _open_vault(options.vault, False)
+    if opened is None:
+        return 2
+    from toolset_nb.vault import server, snapshots
+
+    before = opened.snapshot()
+    try:
+        calls = list(server.read_calls(options.calls))
+    except OSError as error:
+        print(f"{options.calls}: {error.strerror}", file=sys.stderr)
+        return 2
+    results = opened.replay(calls)
+    for (name, _), result in zip(calls, results, strict=True):
+        print(
+            f"{'ok  ' if result['success'] else 'FAIL'} {name}" + ("" if result["success"] else f": {result['error']}")
+        )
+    print(snapshots.diff(before, opened.snapshot()))
+    return 0 if all(result["success"] for result in results) else 1
+
+
+def undelete(options: argparse.Namespace) -> int:
+    """Put back what was deleted last in a vault."""
+    from toolset_nb.vault import VaultError
+
+    opened = _open_vault(options.vault, False)
+    if opened is None:
+        return 2
+    try:
+        print(f"back: {opened.undelete()}")
+    except VaultError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _open_vault(folder: str, read_only: bool):
+    """The vault of a folder; None, with a message, where there is none."""
+    from toolset_nb.vault import Vault, VaultError
+
+    try:
+        return Vault(folder, read_only=read_only)
+    except (OSError, VaultError) as error:
+        print(f"{folder}: {getattr(error, 'strerror', None) or error}; expected a folder of notes", file=sys.stderr)
+        return None
+
+
+def add(commands: Any) -> None:
+    """Adds these commands to the parser."""
+    command = commands.add_parser("vault", help="write a sample vault to try things on; without a name, list them")
+    command.add_argument("name", nargs="?", metavar="NAME")
+    command.add_argument("folder", nargs="?", metavar="FOLDER")
+    command.set_defaults(run=vault)
+
+    command = commands.add_parser("serve", help="serve a vault to MCP clients (stdio, or HTTP on this machine)")
+    command.add_argument("vault", metavar="VAULT", help="a folder of notes")
+    command.add_argument("--http", action="store_true", help="http://127.0.0.1:PORT/mcp instead of stdio")
+    command.add_argument("--port", type=int, default=8765, metavar="N")
+    command.add_argument(
+        "--shape", choices=("tools", "agents"), default="tools", help="one tool a name, or one an agent"
+    )
+    command.add_argument("--read-only", action="store_true", help="offer only the tools that change nothing")
+    command.add_argument("--log", metavar="FILE", help="write every call as a JSON line, for replay")
+    command.set_defaults(run=serve)
+
+    command = commands.add_parser("replay", help="execute the calls of a log on a vault and show the changes")
+    command.add_argument("vault", metavar="VAULT")
+    command.add_argument("calls", metavar="FILE")
+    command.set_defaults(run=replay)
+
+    command = commands.add_parser("undelete", help="put back what was deleted last in a vault")
+    command.add_argument("vault", metavar="VAULT")
+    command.set_defaults(run=undelete)

@@ -1,0 +1,53 @@
+"""Asking models prompts, executing their calls in a private vault, judging what came of it, and comparing models.
+
+prompts: the sets, and the chat a prompt becomes; agent: one attempt; verdicts: what it is worth; statistics: rates, pass^k,
+paired tests; runner: many attempts, resumable; report, page, plots: what people read.
+"""
+
+from toolset_nb.evaluation.agent import attempt
+from toolset_nb.evaluation.prompts import EvaluationError, load_prompts, messages, prompt_sets
+from toolset_nb.evaluation.report import compared, comparison, markdown, read_reports, report, save, summarise, table
+from toolset_nb.evaluation.runner import (
+    Control,
+    Journal,
+    Progress,
+    evaluate,
+    exit_code,
+    manifest,
+    open_target,
+    report_folder,
+    run,
+    target_gguf,
+    target_names,
+)
+from toolset_nb.evaluation.verdicts import MEASURES, Record, judge
+
+__all__ = [
+    "MEASURES",
+    "Control",
+    "EvaluationError",
+    "Journal",
+    "Progress",
+    "Record",
+    "attempt",
+    "compared",
+    "comparison",
+    "evaluate",
+    "exit_code",
+    "judge",
+    "load_prompts",
+    "manifest",
+    "markdown",
+    "messages",
+    "open_target",
+    "prompt_sets",
+    "read_reports",
+    "report",
+    "report_folder",
+    "run",
+    "save",
+    "summarise",
+    "table",
+    "target_gguf",
+    "target_names",
+]

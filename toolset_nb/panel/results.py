@@ -1,0 +1,171 @@
+"""The Results tab: filters, a list of records, and one record in full with what changed in the vault."""
+
+import html
+import json
+from collections.abc import Callable
+from typing import Any
+
+from toolset_nb import evaluation
+from toolset_nb.panel.parts import button, escaped, fault, row
+from toolset_nb.panel.session import STATUS, Session
+
+MOST_LISTED = 500
+BOX = (
+    "white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid #8884;border-radius:4px;padding:4px;margin:2px 0;"
+    "max-height:20em;overflow:auto;font-family:monospace;line-height:1.35"
+)
+
+
+def results(session: Session, changed: Callable[[], None]):
+    """Filters, a list of records, and one record in full: transcript, verdict, vault difference."""
+    import ipywidgets as widgets
+
+    model, status = widgets.Dropdown(description="model"), widgets.Dropdown(description="show", options=STATUS)
+    filters = {name: widgets.Dropdown(description=name) for name in ("failure", "outcome", "agent", "tool", "level")}
+    text = widgets.Text(description="text", continuous_update=False)
+    rows = widgets.Select(options=[], rows=12, layout=widgets.Layout(width="100%"))
+    matrix, view, more, note = (
+        widgets.HTML(),
+        widgets.HTML(),
+        widgets.Textarea(layout=widgets.Layout(width="100%", display="none")),
+        widgets.HTML(),
+    )
+    listed: list[dict[str, Any]] = []
+    quiet = [False]
+
+    def draw() -> None:
+        quiet[0] = True
+        entries = session.comparable()
+        every = [record for entry in entries for record in entry["records"]]
+        values = {
+            "failure": {name for record in every for name in record["failures"]},
+            "outcome": {record["outcome"] for record in every},
+            "agent": {name.partition("_")[0] for record in every for name in record["expected_tools"]},
+            "tool": {name for record in every for name in record["expected_tools"]},
+            "level": {record["level"] for record in every if record["level"]},
+        }
+        for name, field in filters.items():
+            field.options = ["", *sorted(values[name])]
+        model.options = [entry["metadata"]["model"] for entry in reversed(entries)]
+        model.value = model.options[0] if entries else None
+        for field in filters.values():
+            field.value = ""
+        matrix.value = _matrix(entries)
+        quiet[0] = False
+        select()
+
+    def select(_: Any = None) -> None:
+        if quiet[0]:
+            return
+        wanted = {name: field.value or "" for name, field in filters.items()}
+        listed[:] = session.records(model.value or "", status.value, text=text.value, **wanted)[:MOST_LISTED]
+        quiet[0] = True
+        rows.options = [(_line(record), number) for number, record in enumerate(listed)]
+        quiet[0] = False
+        note.value = f"{len(listed)} shown"
+        rows.value = 0 if listed else None
+        opened()
+
+    def opened(_: Any = None) -> None:
+        if not quiet[0]:
+            more.layout.display = "none"
+            view.value = (
+                transcript(listed[rows.value])
+                if listed and rows.value is not None
+                else "Nothing here yet: start a run."
+            )
+
+    def act(words: str, work: Callable[[dict[str, Any]], str]) -> None:
+        if not listed or rows.value is None:
+            return
+        note.value = words
+        try:
+            note.value = escaped(work(listed[rows.value]))
+        except Exception as error:  # a button tells what went wrong, whatever it was
+            note.value = fault(f"{type(error).__name__}: {error}")
+
+    def target() -> str:
+        """What the chosen model was evaluated as."""
+        names = evaluation.target_names(session.config)
+        return next(
+            (n for n in names if n.rpartition("#")[2] == model.value or n == model.value),
+            names[-1] if names else "base",
+        )
+
+    def again(record: dict[str, Any]) -> str:
+        made = session.ask_again(record, target())
+        view.value = transcript(made)
+        return "asked again: " + ("passed" if made["passed"] else "failed: " + ", ".join(made["failures"]))
+
+    def curl(record: dict[str, Any]) -> str:
+        more.value, more.layout.display = session.curl(record, target()), ""
+        return "the request as a shell command, below"
+
+    def negative(record: dict[str, Any]) -> str:
+        return f"written to {session.keep_as_negative(record)}"
+
+    for field in (model, status, text, *filters.values()):
+        field.observe(select, "value")
+    rows.observe(opened, "value")
+    buttons = row(
+        button("Ask again", lambda: act("Asking…", again), "this prompt once more; the report stays as it is"),
+        button("Copy as curl", lambda: act("", curl), "the request for a terminal"),
+        button("Keep as negative", lambda: act("", negative), "for KTO; prompts of your own sets only"),
+        note,
+    )
+    parts = [matrix, row(model, status, *filters.values(), text), rows, buttons, more, view]
+    return widgets.VBox(parts), draw
+
+
+def _line(record: dict[str, Any]) -> str:
+    mark = "✓" if record["passed"] else "✗"
+    due = ", ".join(record["expected_tools"]) or record["expected"]
+    trial = f" #{record['trial'] + 1}" if record["trial"] else ""
+    return f"{mark} {due}{trial} · {' '.join(record['question'].split())[:90]}"
+
+
+def _matrix(entries: list[dict[str, Any]]) -> str:
+    """Agents by targets: passed of attempts, shaded."""
+    if not entries:
+        return ""
+    agents = sorted({name for entry in entries for name in entry["summary"]["by_agent"]})
+    head = "".join(f"<th>{escaped(entry['metadata']['model'][-28:])}</th>" for entry in entries)
+    lines = []
+    for agent in [*agents, "all"]:
+        cells = ""
+        for entry in entries:
+            summary = entry["summary"]
+            found = summary if agent == "all" else summary["by_agent"].get(agent)
+            if found is None:
+                cells += "<td></td>"
+                continue
+            count, total = found["passed"], found["total"] - (found["request_errors"] if agent == "all" else 0)
+            share = count / total if total else 0
+            cells += f'<td style="text-align:center;background:rgba(11,110,79,{share * 0.5:.2f})">{count}/{total}</td>'
+        lines.append(f'<tr><td style="text-align:left">{escaped(agent)}</td>{cells}</tr>')
+    return f'<table style="border-spacing:2px"><tr><th></th>{head}</tr>{"".join(lines)}</table>'
+
+
+def transcript(record: dict[str, Any]) -> str:
+    """A record as HTML: verdict, messages, what changed in the vault. Everything is escaped: models write anything."""
+    good = record["passed"]
+    verdict = "passed" if good else "failed: " + "; ".join(record["failures"])
+    parts = [
+        f'<div style="color:{"#0b6e4f" if good else "#a4133c"}"><b>{escaped(verdict)}</b> · {record["stop"]} · '
+        f"{record['latency_s']} s · {record['completion_tokens']} tokens</div>"
+    ]
+    for issue in record["validator"].get("issues", [])[:8]:
+        parts.append(f"<div>• {escaped(issue['message'][:400])}</div>")
+    if record["error"]:
+        parts.append(f"<div>{escaped(record['error'])}</div>")
+    for message in record["transcript"]:
+        content = message.get("content") or ""
+        for made in message.get("tool_calls", []):
+            content += "\n" + json.dumps(made["function"], ensure_ascii=False)
+        parts.append(f'<b>{escaped(message["role"])}</b><div style="{BOX}">{html.escape(content)}</div>')
+    shades = {"+": "#0b6e4f33", "-": "#a4133c33"}
+    lines = "".join(
+        f'<div style="background:{shades.get(line.lstrip()[:1], "none")}">{html.escape(line) or "&nbsp;"}</div>'
+        for line in (record["changes"] or "no changes").splitlines()
+    )
+    return "".join(parts) + f'<b>vault</b><div style="{BOX}">{lines}</div>'

@@ -1,0 +1,211 @@
+"""What the panel works on, without any widget: settings, reports, a run in a thread, and the actions of its buttons."""
+
+import json
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from toolset_nb import evaluation, runs, settings
+from toolset_nb.evaluation.agent import attempt, sampling
+from toolset_nb.evaluation.prompts import offered_tools
+from toolset_nb.settings import EvaluateSettings
+
+SECONDS = 1.5  # an attempt on two cores, until one has been timed
+STATUS = ("all", "failed", "passed", "differences", "regressions", "fixes")
+
+
+class Session:
+    """One panel's state. `reports` grows as targets are done; `said` hears of every line that a run says."""
+
+    def __init__(self, config: EvaluateSettings, reports: list[dict[str, Any]] | None = None):
+        self.config = config
+        self.reports: list[dict[str, Any]] = reports if reports is not None else []
+        self.control: evaluation.Control | None = None
+        self.error = ""
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def change(self, **values: Any) -> None:
+        """Other settings; raises SettingsError naming what is wrong."""
+        self.config = settings.check(EvaluateSettings, {**self.config.model_dump(), **values})
+
+    def prompts(self) -> list[dict]:
+        return evaluation.load_prompts(self.config.prompt_set, self.config.tags, self.config.limit)
+
+    def estimate(self) -> str:
+        """How many attempts a run is, and about how long it takes, judged by the last one."""
+        count = len(self.prompts()) * self.config.trials * len(evaluation.target_names(self.config))
+        timed = [e for e in self.reports if e["summary"]["total"]]
+        each = SECONDS
+        if timed:
+            last = timed[-1]
+            each = last["metadata"]["seconds"] / max(last["summary"]["total"], 1)
+        return f"{count} attempts, about {time.strftime('%H:%M:%S', time.gmtime(count * each))}"
+
+    def start(
+        self, progress: Callable[[evaluation.Progress], None], said: Callable[[str], None], ended: Callable[[], None]
+    ) -> None:
+        """Runs the evaluation in a thread; what was answered before is not asked again. `ended` is called at the end."""
+        if self.running:
+            return
+        self.control, self.error = evaluation.Control(), ""
+
+        def work() -> None:
+            try:
+                made = evaluation.run(self.config, said, progress=progress, control=self.control)
+                self.add(made)
+                self.save()
+            except Exception as error:  # shown in the panel: a thread has nobody else to tell
+                self.error = f"{type(error).__name__}: {error}"
+            ended()
+
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the run has ended."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def add(self, reports: list[dict[str, Any]]) -> None:
+        """Takes reports in, in place of older ones of the same model and prompts."""
+        for entry in reports:
+            key = (entry["metadata"]["model"], entry["metadata"]["prompt_set_sha256"])
+            same = [e for e in self.reports if (e["metadata"]["model"], e["metadata"]["prompt_set_sha256"]) == key]
+            if same:
+                self.reports[self.reports.index(same[0])] = entry
+            else:
+                self.reports.append(entry)
+
+    def comparable(self) -> list[dict[str, Any]]:
+        """The reports on the prompts of the last one, in the order of the targets."""
+        if not self.reports:
+            return []
+        last = self.reports[-1]["metadata"]["prompt_set_sha256"]
+        return [entry for entry in self.reports if entry["metadata"]["prompt_set_sha256"] == last]
+
+    def load(self, path: str) -> int:
+        """Takes in the reports of a file or folder; how many there were. Raises EvaluationError."""
+        found = evaluation.read_reports(path)
+        self.add(found)
+        return len(found)
+
+    def save(self, folder: str = "") -> Path:
+        """Writes all files of the comparable reports; the path of the Markdown."""
+        return evaluation.save(self.comparable(), Path(folder) if folder else evaluation.report_folder(self.config))
+
+    def records(self, label: str = "", status: str = "all", **wanted: str) -> list[dict[str, Any]]:
+        """The records of a target (the last one by default) that fit: status, failure, outcome, agent, tool, level, text."""
+        shown = self.comparable()
+        if not shown:
+            return []
+        entry = next((e for e in shown if e["metadata"]["model"] == label), shown[-1])
+        first = {record["case_id"]: record["passed"] for record in reversed(shown[0]["records"])}
+
+        def fits(record: dict[str, Any]) -> bool:
+            before, now = first.get(record["case_id"]), record["passed"]
+            kinds = {
+                "failed": not now,
+                "passed": now,
+                "differences": before is not None and before != now,
+                "regressions": before is True and not now,
+                "fixes": before is False and now,
+            }
+            agents = {name.partition("_")[0] for name in record["expected_tools"]}
+            text = wanted.get("text", "").lower()
+            return (
+                kinds.get(status, True)
+                and wanted.get("failure", "") in ("", *record["failures"])
+                and wanted.get("outcome", "") in ("", record["outcome"])
+                and wanted.get("agent", "") in ("", *agents)
+                and wanted.get("tool", "") in ("", *record["expected_tools"])
+                and wanted.get("level", "") in ("", record["level"])
+                and (not text or text in f"{record['question']}\n{record['response_text']}".lower())
+            )
+
+        return [record for record in entry["records"] if fits(record)]
+
+    def prompt_of(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The prompt of a record, from the set it was asked from."""
+        about = self.comparable()[-1]["metadata"]
+        return next(p for p in evaluation.load_prompts(about["prompt_set"]) if p["id"] == record["case_id"])
+
+    def ask_again(self, record: dict[str, Any], target: str) -> dict[str, Any]:
+        """The prompt of a record asked once more; the new record, which is not added to the report."""
+        from dataclasses import asdict
+
+        from toolset_nb import tasks
+
+        prompt = self.prompt_of(record)
+        with evaluation.open_target(target, self.config) as (_, endpoint), tasks.Fixtures() as vaults:
+            made = attempt(endpoint, prompt, self.config, vaults, record["trial"])
+        return asdict(evaluation.judge(prompt, made, record["trial"]))
+
+    def curl(self, record: dict[str, Any], target: str) -> str:
+        """The first request of a record as a shell command."""
+        prompt, options = self.prompt_of(record), sampling(self.config, record["trial"])
+        if tools := offered_tools(prompt, self.config):
+            options["tools"] = tools
+        with evaluation.open_target(target, self.config) as (_, endpoint):
+            return endpoint.curl(evaluation.messages(prompt, self.config), **options)
+
+    def keep_as_negative(self, record: dict[str, Any], target: Path | None = None) -> Path:
+        """Appends what the model wrote to a file of KTO rows labelled false; raises EvaluationError for an evaluation prompt.
+
+        Rows from the project's own prompt sets would put evaluation prompts into training data, so only the user's own
+        sets give negatives.
+        """
+        about = self.comparable()[-1]["metadata"]
+        if about["prompt_set"] in evaluation.prompt_sets():
+            raise evaluation.EvaluationError(
+                f"{about['prompt_set']} is an evaluation set: training on it would make its scores worthless. "
+                "Negatives can be kept from a prompt set of your own."
+            )
+        target = target or runs.runs_folder() / "my_negatives.jsonl"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        messages = [
+            {"role": "user", "content": record["question"]},
+            {"role": "assistant", "content": record["response_text"]},
+        ]
+        defect = DEFECTS.get(next(iter(record["failures"]), ""), "wrong_tool")
+        meta = {"behaviour": "single_call", "tools": record["expected_tools"], "defect": defect}
+        row = {"id": f"own-{record['case_id']}", "conversations": messages, "label": False, "meta": meta}
+        with target.open("a", encoding="utf-8", newline="\n", errors="backslashreplace") as out:
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return target
+
+
+DEFECTS = {  # failure -> the defect of a KTO row
+    "malformed": "malformed_call",
+    "truncated": "malformed_call",
+    "missing_arg": "missing_argument",
+    "extra_arg": "unknown_argument",
+    "bad_type": "wrong_type",
+    "bad_value": "wrong_argument",
+    "hallucinated_tool": "unknown_tool",
+    "invented_path": "invented_path",
+    "should_ask": "call_without_asking",
+    "unneeded_call": "call_on_small_talk",
+    "asked_needlessly": "needless_question",
+    "no_call": "text_without_call",
+    "loop": "repeated_call",
+}
+
+
+def papermill_command(config: EvaluateSettings) -> str:
+    """The command that repeats what was clicked: every setting that is not the default."""
+    changed = {
+        name: value
+        for name, value in config.model_dump().items()
+        if value != EvaluateSettings.model_fields[name].default and name != "interactive"
+    }
+    parts = ["papermill", "notebooks/evaluate.ipynb", "out.ipynb"]
+    for name, value in changed.items():
+        parts += ["-p", name, str(value)]
+    return shlex.join(parts)

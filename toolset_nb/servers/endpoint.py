@@ -1,0 +1,288 @@
+"""One server over HTTP: chat requests in its protocol, retries, limits, and errors told apart.
+
+A model's fault (llama.cpp answers HTTP 500 when a reply breaks the call format) is an answer; an infrastructure fault is a
+RequestFailed after its retries. Streaming is not used: a scored reply is taken whole.
+"""
+
+import json
+import re
+import shlex
+import threading
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from toolset_nb.servers.kinds import Kind, kinds
+
+MAX_REPLY_BYTES = 8 << 20
+LONGEST_WAIT = 30  # seconds that a Retry-After may ask for
+OPTIONAL = (
+    "seed",
+    "top_p",
+    "tool_choice",
+    "response_format",
+    "parallel_tool_calls",
+    "stop",
+)  # a request works without them
+
+
+class RequestFailed(RuntimeError):
+    """No usable answer came: refused, timed out, 4xx, or a body that is no chat completion.
+
+    `status` is the HTTP status, 0 without one; `wait` the seconds that the server asks to wait.
+    """
+
+    def __init__(self, message: str, status: int = 0, wait: float = 0):
+        super().__init__(message)
+        self.status, self.wait = status, wait
+
+
+class _Transient(RequestFailed):
+    """Worth another try: connection trouble, 429, 5xx."""
+
+
+class Answer(NamedTuple):
+    """One reply. Times in seconds; `error` holds a model's fault that the server reported in place of a reply."""
+
+    text: str | None
+    tool_calls: list | None
+    finish_reason: str
+    latency: float
+    prompt_tokens: int
+    completion_tokens: int
+    raw: Any
+    error: str = ""
+
+
+class Endpoint:
+    """A server: `url` without the /v1 part, `model` as the server names it, `kind` what it does differently.
+
+    `context` is the context length in tokens to ask for where a server takes it with the request (Ollama). `dropped` names
+    the fields that the server refused and that are no longer sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str = "",
+        timeout: float = 120,
+        retries: int = 2,
+        api_key: str = "",
+        kind: Kind | None = None,
+        context: int = 0,
+    ):
+        self.url, self.model = plain_address(url), model
+        self.timeout, self.retries = timeout, retries
+        self.kind, self.context = kind or kinds()["openai"], context
+        self.dropped: set[str] = set()
+        self._lock = threading.Lock()
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        limits = httpx.Timeout(timeout, connect=min(timeout, 10))
+        pool = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        try:
+            self.client = httpx.Client(
+                base_url=self.url, timeout=limits, headers=headers, follow_redirects=False, limits=pool
+            )
+        except httpx.InvalidURL as error:
+            raise RequestFailed(f"{url}: no address ({error}); expected one such as http://127.0.0.1:8080") from None
+
+    def __enter__(self) -> "Endpoint":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.client.close()
+
+    def models(self) -> list[str]:
+        """The names of /v1/models; raises RequestFailed."""
+        reply = self.get("/v1/models")
+        try:
+            return [entry["id"] for entry in reply["data"] or []]
+        except (KeyError, TypeError):
+            raise RequestFailed(f"{self.url}: the reply is no list of models") from None
+
+    def context_length(self) -> int:
+        """Tokens that the loaded model's context holds, 0 when the server does not tell."""
+        if self.kind.chat == "ollama" and self.context:
+            return self.context  # asked for with every request
+        path, keys = self.kind.context["path"], self.kind.context["keys"]
+        if not path:
+            return 0
+        try:
+            return max(_dig(self.get(path), keys, self.model), default=0)
+        except RequestFailed:
+            return 0
+
+    def get(self, path: str) -> dict:
+        """The JSON object at a path; raises RequestFailed."""
+        return self._send("GET", path)
+
+    def ask(
+        self, messages: list[dict], tools: list[dict] | None = None, schema: dict | None = None, **sampling: Any
+    ) -> Answer:
+        """One chat completion. `sampling`: temperature, top_p, max_tokens, seed; `schema` constrains the reply.
+
+        A field that the server refuses by name is left out from then on (`dropped`) and the request repeated.
+        """
+        started = time.perf_counter()
+        while True:
+            path, body = self.request(messages, tools, schema, **sampling)
+            try:
+                reply = self._send("POST", path, body)
+                break
+            except RequestFailed as error:
+                refused = next(
+                    (f for f in OPTIONAL if error.status in (400, 422) and f in body and f in str(error)), None
+                )
+                if refused is None:
+                    raise
+                with self._lock:
+                    self.dropped.add(refused)
+        latency = time.perf_counter() - started
+        if fault := reply.get("model_fault"):
+            return Answer(None, None, "error", latency, 0, 0, reply, fault)
+        try:
+            return READERS[self.kind.chat](reply, latency)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise RequestFailed(f"{self.url}: the reply is no chat completion ({type(error).__name__})") from None
+
+    def request(
+        self, messages: list[dict], tools: list[dict] | None = None, schema: dict | None = None, **sampling: Any
+    ) -> tuple[str, dict]:
+        """(path, body) of a chat request in the server's protocol."""
+        if self.kind.chat == "ollama":
+            names = {"max_tokens": "num_predict"}
+            options = {names.get(key, key): value for key, value in sampling.items()}
+            if self.context:
+                options["num_ctx"] = self.context
+            body = {"model": self.model, "messages": _with_objects(messages), "stream": False, "options": options}
+            path, body = "/api/chat", body | ({"format": schema} if schema else {})
+        else:
+            body = {"model": self.model, "messages": messages, **sampling}
+            if schema:
+                body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
+            path = "/v1/chat/completions"
+        body |= {"tools": tools} if tools else {}
+        left_out = self.dropped | set(self.kind.omit)
+        return path, {key: value for key, value in body.items() if key not in left_out}
+
+    def curl(self, messages: list[dict], **options: Any) -> str:
+        """The request as a shell command; a key stands in it as a variable's name."""
+        path, body = self.request(messages, **options)
+        key = (
+            f' -H "Authorization: Bearer ${self.kind.name.upper()}_API_KEY"'
+            if "authorization" in self.client.headers
+            else ""
+        )
+        text = json.dumps(body, ensure_ascii=False)
+        return f"curl {shlex.quote(self.url + path)} -H 'Content-Type: application/json'{key} -d {shlex.quote(text)}"
+
+    def _send(self, method: str, path: str, body: dict | None = None) -> dict:
+        attempts = Retrying(
+            stop=stop_after_attempt(self.retries + 1),
+            wait=_wait,
+            retry=retry_if_exception_type(_Transient),
+            reraise=True,
+        )
+        return attempts(self._send_once, method, path, body)
+
+    def _send_once(self, method: str, path: str, body: dict | None) -> dict:
+        started = time.perf_counter()
+        try:
+            with self.client.stream(method, path, json=body) as response:
+                content = bytearray()
+                for block in response.iter_bytes():
+                    content += block
+                    if len(content) > MAX_REPLY_BYTES:
+                        raise RequestFailed(f"{self.url}: the reply is larger than {MAX_REPLY_BYTES / 2**20:g} MB")
+                    if time.perf_counter() - started > self.timeout:  # httpx limits each read, not their sum
+                        raise _Transient(f"{self.url}: no whole reply within {self.timeout:g} s")
+        except httpx.HTTPError as error:
+            raise _Transient(f"{self.url}: {type(error).__name__}: {error or 'no answer'}") from None
+        text = content.decode("utf-8", "replace")
+        if response.status_code == 500 and ("does not match the expected" in text or "Failed to parse input" in text):
+            return {"model_fault": text[:2000]}
+        if response.status_code == 429 or response.status_code >= 500:
+            wait = _seconds(response.headers.get("Retry-After", ""))
+            raise _Transient(f"{self.url}: HTTP {response.status_code}: {text[:200]}", response.status_code, wait)
+        if response.status_code >= 300:
+            raise RequestFailed(f"{self.url}: HTTP {response.status_code}: {text[:200]}", response.status_code)
+        try:
+            reply = json.loads(text)
+        except (ValueError, RecursionError):
+            raise _Transient(f"{self.url}: the reply is not JSON: {text[:120]!r}") from None
+        if not isinstance(reply, dict):
+            raise RequestFailed(f"{self.url}: the reply is a JSON {type(reply).__name__}, expected an object")
+        return reply
+
+
+def plain_address(url: str) -> str:
+    """An address without a closing slash and without /v1."""
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _openai_answer(reply: dict, latency: float) -> Answer:
+    choice, usage = reply["choices"][0], reply.get("usage") or {}
+    message = choice["message"]
+    content = message.get("content")
+    text = content if content is None or isinstance(content, str) else "".join(p.get("text", "") for p in content)
+    counts = (usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+    # an empty list means no call, as null does
+    return Answer(text, message.get("tool_calls") or None, choice.get("finish_reason") or "", latency, *counts, reply)
+
+
+def _ollama_answer(reply: dict, latency: float) -> Answer:
+    message = reply["message"]
+    counts = (reply.get("prompt_eval_count") or 0, reply.get("eval_count") or 0)
+    text, made = message.get("content"), message.get("tool_calls") or None
+    if not isinstance(text, str | None):
+        raise TypeError("content")
+    return Answer(text, made, reply.get("done_reason") or "", latency, *counts, reply)
+
+
+READERS = {"openai": _openai_answer, "ollama": _ollama_answer}
+
+
+def _with_objects(messages: list[dict]) -> list[dict]:
+    """Messages as Ollama takes them: the arguments of earlier calls as objects, not as JSON in a string."""
+    made = []
+    for message in messages:
+        if message.get("tool_calls"):
+            functions = [call["function"] for call in message["tool_calls"]]
+            plain = [{"function": {**f, "arguments": json.loads(f["arguments"])}} for f in functions]
+            message = {**message, "tool_calls": plain}
+        made.append(message)
+    return made
+
+
+def _dig(value: Any, keys: list[str], model: str) -> list[int]:
+    """The whole numbers found along `keys`; * is every entry of a list, the one of `model` alone when it is named."""
+    if not keys:
+        return [value] if isinstance(value, int) else []
+    if keys[0] == "*":
+        entries = value if isinstance(value, list) else []
+        named = [
+            e
+            for e in entries
+            if isinstance(e, dict) and model in (e.get("id"), e.get("key"), e.get("name"), e.get("model"))
+        ]
+        return [found for entry in named or entries for found in _dig(entry, keys[1:], model)]
+    return _dig(value.get(keys[0]), keys[1:], model) if isinstance(value, dict) else []
+
+
+def _wait(state: Any) -> float:
+    """Seconds before the next try: what the server asked for, else growing with chance."""
+    asked = getattr(state.outcome.exception(), "wait", 0)
+    return min(asked, LONGEST_WAIT) or wait_random_exponential(multiplier=0.2, max=5)(state)
+
+
+def _seconds(retry_after: str) -> float:
+    """A Retry-After header in seconds: a number or a date; 0 for anything else."""
+    if re.fullmatch(r"\d{1,6}", retry_after):
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 0.0

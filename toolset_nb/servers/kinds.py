@@ -1,0 +1,95 @@
+"""What servers do differently (params/servers.yaml), where they listen, and which one answers at an address."""
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import yaml
+
+from toolset_nb.paths import repo_root
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of server; the fields are explained at the top of params/servers.yaml."""
+
+    name: str
+    title: str
+    port: int
+    chat: str
+    probe: str
+    omit: tuple[str, ...]
+    schema: bool
+    context: dict[str, Any]
+    tools: str
+    length: str
+    start: str
+
+    def address(self, host: str = "", port: int = 0) -> str:
+        """Where it listens: the given host and port, else <NAME>_HOST and <NAME>_PORT, else this machine."""
+        host = host or os.environ.get(f"{self.name.upper()}_HOST", "") or "127.0.0.1"
+        scheme, _, host = host.rpartition("://")
+        host, _, given = host.rstrip("/").removesuffix("/v1").partition(":")
+        port = port or int(given or os.environ.get(f"{self.name.upper()}_PORT", "") or self.port)
+        host = "127.0.0.1" if host == "0.0.0.0" else host  # Ollama's way to listen everywhere is no address to call
+        return f"{scheme or 'http'}://{host}:{port}"
+
+    @property
+    def key(self) -> str:
+        """The API key of this kind of server, from the environment only."""
+        return os.environ.get(f"{self.name.upper()}_API_KEY", "")
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """Every kind by its name."""
+    entries = yaml.safe_load((repo_root() / "params" / "servers.yaml").read_text(encoding="utf-8"))
+    return {name: Kind(name=name, **{**entry, "omit": tuple(entry["omit"])}) for name, entry in entries.items()}
+
+
+def is_server(target: str) -> bool:
+    """Whether a target names a server: a kind or an address, each with an optional #model."""
+    head = target.partition("#")[0]
+    return head in kinds() or re.match(r"https?://", head.rpartition("+")[2]) is not None
+
+
+def connect(target: str, host: str = "", port: int = 0, **options: Any):
+    """The Endpoint of a target: `kind#model` at the kind's own address, `http://..#model`, or `kind+http://..#model`.
+
+    Without a kind the server is recognised by what it answers; without a model the first that it names is taken.
+    `options` go to Endpoint. Raises RequestFailed when nothing answers.
+    """
+    from toolset_nb.servers.endpoint import Endpoint
+
+    place, _, model = target.partition("#")
+    if place in kinds():
+        kind, url = kinds()[place], kinds()[place].address(host, port)
+    else:
+        name, plus, url = place.partition("+")
+        if not plus or name not in kinds():
+            name, url = "", place
+        kind = kinds()[name] if name else recognise(url)
+    endpoint = Endpoint(url, model, kind=kind, **{"api_key": kind.key, **options})
+    if not model:
+        endpoint.model = (endpoint.models() or [""])[0]
+    return endpoint
+
+
+def recognise(url: str) -> Kind:
+    """The kind of the server at an address, by the path that only this kind answers; `openai` when none does."""
+    import httpx
+
+    from toolset_nb.servers.endpoint import plain_address
+
+    for kind in kinds().values():
+        if not kind.probe:
+            continue
+        try:
+            reply = httpx.get(plain_address(url) + kind.probe, timeout=3)
+            if reply.status_code == 200 and isinstance(reply.json(), dict):
+                return kind
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            continue
+    return kinds()["openai"]
