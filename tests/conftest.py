@@ -19,6 +19,15 @@ def runs_in_a_temporary_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("TOOLSET_NB_RUNS", str(tmp_path / "runs"))
 
 
+@pytest.fixture(scope="session")
+def make_httpserver():
+    """pytest-httpserver's scripted server, answering several requests at a time as real ones do."""
+    from pytest_httpserver import HTTPServer
+
+    with HTTPServer(threaded=True) as server:
+        yield server
+
+
 @pytest.fixture
 def repository_copy(tmp_path):
     """The project's own files, without the tests, in a folder that may be changed."""

@@ -21,6 +21,7 @@ class Chat:
     def __init__(self, target: str, fixture: str, config: EvaluateSettings):
         self.target, self.fixture, self.config = target, fixture, config
         self.messages: list[dict] = []
+        self._copies = 0
         self._before: list[tuple[int, Vault]] = []  # messages and vault before each request, for undo
 
     def __enter__(self) -> "Chat":
@@ -36,7 +37,8 @@ class Chat:
     def say(self, words: str, told: Callable[[Turn], None] = lambda turn: None) -> Attempt:
         """One request and all that the model does about it; the attempt's turns hold calls and results."""
         self._before.append((len(self.messages), self.vault))
-        self.vault = self.vault.copy(self.folder / f"vault {len(self._before)}")
+        self._copies += 1  # a copy that was taken back stays until the end
+        self.vault = self.vault.copy(self.folder / f"vault {self._copies}")
         prompt = {"id": "chat", "question": words, "expected_tools": []}
         if not self.messages:
             self.messages = evaluation.messages(prompt, self.config)[:-1]

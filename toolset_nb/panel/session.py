@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import evaluation, runs, settings
+from toolset_nb import calls, evaluation, runs, settings
 from toolset_nb.evaluation.agent import attempt, sampling
 from toolset_nb.evaluation.prompts import offered_tools
 from toolset_nb.settings import EvaluateSettings
@@ -156,28 +156,43 @@ class Session:
             return endpoint.curl(evaluation.messages(prompt, self.config), **options)
 
     def keep_as_negative(self, record: dict[str, Any], target: Path | None = None) -> Path:
-        """Appends what the model wrote to a file of KTO rows labelled false; raises EvaluationError for an evaluation prompt.
+        """Appends a KTO pair: the prompt's gold calls with the context that the model gave, and what it did instead.
 
         Rows from the project's own prompt sets would put evaluation prompts into training data, so only the user's own
-        sets give negatives.
+        sets give pairs. Raises EvaluationError for the project's, and for a prompt without gold calls.
         """
-        about = self.comparable()[-1]["metadata"]
+        about, prompt = self.comparable()[-1]["metadata"], self.prompt_of(record)
         if about["prompt_set"] in evaluation.prompt_sets():
             raise evaluation.EvaluationError(
                 f"{about['prompt_set']} is an evaluation set: training on it would make its scores worthless. "
                 "Negatives can be kept from a prompt set of your own."
             )
+        first = next(message for message in record["transcript"] if message["role"] == "assistant")
+        blocks = calls.parse(first["content"], first.get("tool_calls")).blocks
+        contexts = [block.arguments.get("context") for block in blocks if isinstance(block, calls.Call)]
+        if not prompt.get("gold") or not contexts:
+            raise evaluation.EvaluationError(
+                "a pair needs gold calls in the prompt and a call with a context in the reply"
+            )
+        right = [calls.Call(each["tool"], {"context": contexts[0], **each["arguments"]}) for each in prompt["gold"]]
+        defect = DEFECTS.get(next(iter(record["failures"]), ""), "wrong_tool")
         target = target or runs.runs_folder() / "my_negatives.jsonl"
         target.parent.mkdir(parents=True, exist_ok=True)
-        messages = [
-            {"role": "user", "content": record["question"]},
-            {"role": "assistant", "content": record["response_text"]},
-        ]
-        defect = DEFECTS.get(next(iter(record["failures"]), ""), "wrong_tool")
-        meta = {"behaviour": "single_call", "tools": record["expected_tools"], "defect": defect}
-        row = {"id": f"own-{record['case_id']}", "conversations": messages, "label": False, "meta": meta}
         with target.open("a", encoding="utf-8", newline="\n", errors="backslashreplace") as out:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for letter, answer, label in (("a", right, True), ("b", blocks, False)):
+                messages = [
+                    {"role": "user", "content": record["question"]},
+                    {"role": "assistant", "content": calls.render(answer, "text")},
+                ]
+                meta = {"behaviour": "single_call", "tools": record["expected_tools"]}
+                meta |= {} if label else {"defect": defect}
+                row = {
+                    "id": f"own-{record['case_id']}{letter}",
+                    "conversations": messages,
+                    "label": label,
+                    "meta": meta,
+                }
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
         return target
 
 

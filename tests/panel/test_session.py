@@ -1,0 +1,210 @@
+"""What the panel's buttons do, without a browser: a scripted server over HTTP, real vault copies."""
+
+import json
+import time
+
+import pytest
+
+from toolset_nb import evaluation, panel, rules
+from toolset_nb.panel.playground import Chat
+from toolset_nb.panel.results import transcript
+from toolset_nb.settings import EvaluateSettings, SettingsError
+
+CONTEXT = {
+    "sessionId": "session_1732300800000_a1b2c3d4e",
+    "workspaceId": "default",
+    "sessionDescription": "Sorting the score library",
+    "sessionMemory": "Two shelves are done.",
+    "toolContext": "The user asked for it.",
+    "primaryGoal": "A tidy library",
+    "subgoal": "One folder more",
+}
+CALL = (
+    "<tool_call>\n"
+    + json.dumps({"name": "vaultManager_createFolder", "arguments": {"context": CONTEXT, "path": "Scores"}})
+    + "\n</tool_call>"
+)
+PROMPTS = [
+    {
+        "id": f"mine-{number}",
+        "question": f"Make Scores, {number}",
+        "tags": ["t"],
+        "expected_tools": ["vaultManager_createFolder"],
+        "fixture": "music",
+        "level": "explicit",
+        "gold": [{"tool": "vaultManager_createFolder", "arguments": {"path": "Scores"}}],
+        "must_change": {"Scores/": {"folder": True}},
+    }
+    for number in range(3)
+]
+
+
+@pytest.fixture
+def say(httpserver):
+    """Sets what the server says: the words for each user's last message, then "Done." once a result stands there."""
+    from werkzeug import Response
+
+    def set_replies(*replies: str) -> str:
+        httpserver.clear()
+
+        def reply(request):
+            chat = request.get_json()["messages"]
+            question = next(m["content"] for m in reversed(chat) if m["role"] == "user")
+            number = int(question[-1]) if question[-1].isdigit() else 0
+            text = "Done." if chat[-1]["role"] == "tool" else replies[number % len(replies)]
+            return Response(json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
+
+        httpserver.expect_request("/v1/chat/completions").respond_with_handler(reply)
+        httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": "m"}, {"id": "n"}]})
+        return f"openai+http://127.0.0.1:{httpserver.port}"
+
+    return set_replies
+
+
+@pytest.fixture
+def session(tmp_path, say):
+    """A session on a prompt set of the user's own."""
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(PROMPTS))
+    target = say(CALL, "Shall I?", CALL.replace("Scores", "Books"))
+    return panel.Session(EvaluateSettings(targets=f"{target}#m", prompt_set=str(path), slots=2))
+
+
+def run(session):
+    seen, lines = [], []
+    session.start(seen.append, lines.append, lambda: lines.append("ended"))
+    session.wait(30)
+    assert session.error == "" and lines[-1] == "ended"
+    return seen
+
+
+def test_a_run_in_the_background_gives_a_report_and_its_files(session):
+    assert session.estimate() == "3 attempts, about 00:00:04"
+    assert run(session)[-1].done == 3
+    (report,) = session.reports
+    assert report["summary"]["passed"] == 1
+    assert (evaluation.report_folder(session.config) / "report.html").exists()
+    assert session.estimate().startswith("3 attempts")
+
+
+def test_an_error_of_a_run_is_kept_for_the_panel(session):
+    session.change(targets="no-such-run")
+    lines = []
+    session.start(lambda p: None, lines.append, lambda: lines.append("ended"))
+    session.wait(10)
+    assert "no-such-run" in session.error and lines == ["ended"]
+
+
+def test_settings_are_checked(session):
+    with pytest.raises(SettingsError, match="trials"):
+        session.change(trials=0)
+    assert session.config.trials == 1
+
+
+def test_records_are_filtered(session, say):
+    run(session)
+
+    def ids(**wanted):
+        return [record["case_id"] for record in session.records(**wanted)]
+
+    assert ids() == ["mine-0", "mine-1", "mine-2"]
+    assert ids(status="passed") == ["mine-0"] and ids(status="failed") == ["mine-1", "mine-2"]
+    assert ids(failure="collateral_change") == ["mine-2"] and ids(outcome="text") == ["mine-1"]
+    assert ids(text="shall i") == ["mine-1"] and ids(agent="contentManager") == [] and len(ids(level="explicit")) == 3
+    assert len(ids(tool="vaultManager_createFolder")) == 3
+
+    target = say("Shall I?", CALL)
+    session.change(targets=f"{target}#n")
+    run(session)
+    assert [entry["metadata"]["model"] for entry in session.comparable()] == ["m", "n"]
+    assert ids(status="regressions") == ["mine-0"] and ids(status="fixes") == ["mine-1"]
+    assert ids(status="differences") == ["mine-0", "mine-1"]
+
+
+def test_a_prompt_is_asked_again_and_shown_as_curl(session, say):
+    run(session)
+    record = session.records()[1]
+    say(CALL)
+    made = session.ask_again(record, session.config.targets)
+    assert made["passed"] and made["changes"] == "+ Scores/"
+    assert session.reports[0]["summary"]["passed"] == 1  # the report stays as it is
+    assert session.curl(record, session.config.targets).startswith("curl http://127.0.0.1:")
+
+
+def test_a_pair_of_the_users_own_prompt_is_valid_and_one_of_ours_is_refused(session, tmp_path):
+    run(session)
+    target = session.keep_as_negative(session.records()[2], tmp_path / "pairs.jsonl")
+    right, wrong = [json.loads(line) for line in target.read_text().splitlines()]
+    assert (right["label"], wrong["label"]) == (True, False) and right["conversations"][0] == wrong["conversations"][0]
+    assert '"Books"' in wrong["conversations"][1]["content"] and '"Scores"' in right["conversations"][1]["content"]
+    assert [str(finding) for finding in rules.validate([target])] == []
+    with pytest.raises(evaluation.EvaluationError, match="a call with a context"):
+        session.keep_as_negative(session.records()[1], target)  # it asked: there is no context to take
+    session.reports[0]["metadata"]["prompt_set"] = "tasks"
+    session.prompt_of = lambda record: PROMPTS[2]
+    with pytest.raises(evaluation.EvaluationError, match="is an evaluation set"):
+        session.keep_as_negative(session.records()[2], target)
+
+
+def test_reports_of_other_runs_can_be_loaded(session, tmp_path):
+    run(session)
+    session.save(str(tmp_path / "out"))
+    other = panel.Session(session.config)
+    assert other.load(str(tmp_path / "out")) == 1 and len(other.comparable()) == 1
+
+
+def test_the_command_repeats_what_was_clicked(session):
+    session.change(temperature=0.3, trials=2)
+    words = panel.papermill_command(session.config).split()
+    assert words[:3] == ["papermill", "notebooks/evaluate.ipynb", "out.ipynb"]
+    given = {words[at + 1]: words[at + 2] for at, word in enumerate(words) if word == "-p"}
+    assert given["temperature"] == "0.3" and given["trials"] == "2" and "max_tokens" not in given
+
+
+def test_nothing_that_a_model_wrote_is_markup_in_a_transcript(session, say):
+    say("<img src=x onerror=alert(1)>")
+    run(session)
+    shown = transcript(session.records()[0])
+    assert "<img" not in shown and "&lt;img" in shown
+
+
+def test_every_tab_is_drawn_with_and_without_reports(session):
+    assert len(panel.panel(session).children) == 6
+    run(session)
+    tabs = panel.panel(session)
+    assert len(tabs.children) == 6
+
+
+def test_headless_the_evaluation_runs_with_its_settings(session):
+    reports = panel.show(session.config.model_copy(update={"interactive": "no"}))
+    assert reports[0]["summary"]["total"] == 3
+
+
+def test_a_chat_changes_its_own_copy_of_a_vault_and_can_be_taken_back(session):
+    with Chat(session.config.targets, "music", session.config) as chat:
+        made = chat.say("Make Scores, 0")
+        assert made.stop == "words" and str(chat.changes()) == "+ Scores/" and "Scores/" in chat.tree()
+        assert chat.say("Make Scores, 1").stop == "words" and len(chat.messages) == 6
+        assert chat.undo() and len(chat.messages) == 4 and str(chat.changes()) == "+ Scores/"
+        assert chat.undo() and str(chat.changes()) == "no changes" and not chat.undo()
+        chat.say("Make Scores, 0")
+        chat.reset()
+        assert chat.messages == [] and str(chat.changes()) == "no changes"
+
+
+def test_a_stopped_run_goes_on(session, say):
+    say(CALL)
+    seen = []
+
+    def stop(progress):
+        seen.append(progress.done)
+        session.control.stop()
+
+    session.change(slots=1)
+    session.start(stop, lambda line: None, lambda: None)
+    session.wait(20)
+    assert seen[-1] < 3
+    deadline = time.monotonic() + 5
+    while session.running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert run(session)[-1].done == 3
