@@ -37,6 +37,7 @@ EXHAUSTED = 25  # duplicates in a row after which a play has nothing new
 OPEN_SESSIONS = 2  # of each vault's own; more would teach a model without a system message to guess at ids
 IN_NO_WORKSPACE = 0.85  # share of sessions outside of any workspace, where the request need not name one
 SHORT = 0.4  # share of a play's rows that stand first in the file, in no order; the shortest alone would lack optional arguments
+LATE = {"single_call": 1, "sibling_choice": 4}  # how much later than a single call; in_order says why
 FEWEST = 3  # rows of any (behaviour, variant)
 SYMBOLS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -84,7 +85,8 @@ def in_order(rows: Iterable[dict]) -> list[dict]:
     """Rows (pairs stay together) so that every beginning holds all plays by their share, the shorter ones of each first.
 
     Whoever trains on the first thousand rows gets all tools and behaviours at once, in the order in which they help: single calls,
-    half as early the answers in words, which are cheap, an eighth as early the long rest.
+    a third as early the answers in words, which are cheap, a fourth the contrasts of sibling tools, which need the tools
+    known, an eighth the long rest.
     """
     units: defaultdict[str, list[dict]] = defaultdict(list)
     for row in rows:
@@ -98,7 +100,7 @@ def in_order(rows: Iterable[dict]) -> list[dict]:
     for key, members in plays.items():
         size = sorted(map(_size, members))[int(len(members) * SHORT)]
         members.sort(key=lambda unit: (_size(unit) > size, digest(unit[0]["id"])))
-        late = 1 if key[0] in ("single_call", "sibling_choice") else 8 if members[0][0]["meta"]["tools"] else 2
+        late = LATE.get(key[0], 8 if members[0][0]["meta"]["tools"] else 3)
         placed += [(late * (rank + 0.5) / len(members), key, unit) for rank, unit in enumerate(members)]
     return [row for _, _, unit in sorted(placed, key=lambda entry: entry[:2]) for row in unit]
 
