@@ -6,12 +6,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from toolset_nb import models, training
+from toolset_nb import calls, models, training
 from toolset_nb.jsonl import DataError
 from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError
 from toolset_nb.settings import KTOSettings, SFTSettings
-from toolset_nb.training import MARKER, _checkpoints, check_supervised, data_path, drop_long, is_interactive, plot
+from toolset_nb.tools import catalogue
+from toolset_nb.training import (
+    MARKER,
+    _checkpoints,
+    check_supervised,
+    data_path,
+    drop_long,
+    health,
+    held_out,
+    is_interactive,
+    plot,
+)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +150,54 @@ def test_the_plot_has_labelled_axes_and_every_point(method, labels):
     logged, smoothed = figure.axes[0].get_lines()
     assert list(logged.get_ydata()) == [entry["loss"] for entry in HISTORY]
     assert smoothed.get_ydata()[0] == HISTORY[0]["loss"]
+
+
+def logged(losses, **more) -> list[dict]:
+    """A history with these losses, a step each."""
+    return [
+        {"step": n, "loss": loss, **{key: values[n - 1] for key, values in more.items()}}
+        for n, loss in enumerate(losses, 1)
+    ]
+
+
+FALLING = [2.0 - 0.1 * n for n in range(12)]
+MARGINS, KL, GPU = "rewards/margins", "kl", "gpu_percent"
+HEALTH = {
+    "well": ("sft", logged(FALLING), ""),
+    "too early to tell": ("sft", logged([2.0] * 4), ""),
+    "not a number": ("sft", logged([2.0, float("nan")]), "not a number"),
+    "infinite": ("kto", logged([2.0, float("inf")]), "not a number"),
+    "not falling": ("sft", logged([2.0, 1.99] * 6), "not falling"),
+    "rising": ("sft", logged(FALLING[:6] + [1.5, 2.0, 2.5, 3.0, 3.5, 4.0]), "rising"),
+    "KTO's loss need not fall": ("kto", logged([0.5] * 12), ""),
+    "KL": ("kto", logged([0.5] * 12, kl=[0.1] * 9 + [20.0, 30.0, 25.0]), "runs away"),
+    "KL once": ("kto", logged([0.5] * 12, kl=[0.1] * 10 + [20.0, 0.2]), ""),
+    "margins": ("kto", logged([0.5] * 12, **{MARGINS: [-0.1] * 12}), "Bad answers"),
+    "margins that come up": ("kto", logged([0.5] * 12, **{MARGINS: [-0.1] * 8 + [0.1] * 4}), ""),
+    "idle": ("sft", logged(FALLING, **{GPU: [5] * 12}), "idle"),
+    "busy": ("sft", logged(FALLING, **{GPU: [95] * 12}), ""),
+}
+
+
+@pytest.mark.parametrize(("method", "history", "words"), HEALTH.values(), ids=HEALTH)
+def test_trouble_is_told_with_a_remedy(method, history, words):
+    found = health(history, method, 12)
+    assert [words in cause for cause in found] == ([True] if words else [])
+    assert all(remedy.endswith(".") or remedy.endswith("?") for remedy in found.values())
+
+
+def test_held_out_prompts_are_answered_and_judged(tiny_model, tokenizer, monkeypatch):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    monkeypatch.setattr(training, "HELD_OUT", 3)
+    assert held_out(model, models.embedded_tokenizer()) == 0.0  # a random model
+    context = dict.fromkeys(catalogue().context["required"], "x")
+    context |= {"sessionId": "session_1732300800000_a1b2c3d4e", "workspaceId": "default"}
+    good = calls.render([calls.Call("vaultManager_createFolder", {"context": context, "path": "A"})])
+    monkeypatch.setattr(training, "answer", lambda *_, **__: [good, good[:-40], "Which one?"])
+    assert held_out(model, None) == pytest.approx(1 / 3)
 
 
 @pytest.mark.filterwarnings("error")

@@ -78,6 +78,7 @@ class TrainingSettings(Settings):
     gradient_accumulation: Whole = Field(0, ge=0, le=4096)
     logging_steps: Whole = Field(20, ge=1)
     save_steps: Whole = Field(100, ge=1)
+    eval_steps: Whole = Field(0, ge=0)
     resume: str = ""
     report_to: Choice("none", "trackio", "tensorboard", "wandb") = "none"
     push_to_hub: bool = False

@@ -4,7 +4,9 @@ The trainer call itself stands in the notebook, since people open it to learn th
 folder (`runs`), or any change to TRL's loss.
 """
 
+import contextlib
 import json
+import math
 import os
 import re
 import time
@@ -19,6 +21,9 @@ from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError, file_hash
 
 MARKER = "COMPLETE.json"
+MOST_KL = 10.0  # nats; KTO's own runs stay below 1
+IDLE_PERCENT = 30
+HELD_OUT = 20  # prompts asked during training
 
 
 def is_interactive(choice: str = "auto") -> bool:
@@ -167,15 +172,28 @@ def resume_point(settings: Any) -> tuple[Run | None, str | None]:
     return run, str(whole[-1])
 
 
-def callbacks(run: Run, interactive: bool, method: str) -> list:
-    """Trainer callbacks that write log.jsonl, print plain lines or a live plot, and mark whole checkpoints."""
+def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> list:
+    """Trainer callbacks that write log.jsonl, print plain lines or a live plot, warn of trouble, and mark whole checkpoints.
+
+    Every `eval_steps` steps (0: never) the model answers twenty prompts that are not in the data; see `held_out`.
+    """
     import torch
     from transformers import TrainerCallback
 
     class RunLog(TrainerCallback):
         def on_train_begin(self, args, state, control, **_):
             self.started = self.last = time.perf_counter()
-            self.first_step, self.tokens, self.display = state.global_step, 0, None
+            self.first_step, self.tokens, self.display, self.warned = state.global_step, 0, None, {}
+
+        def on_step_end(self, args, state, control, model=None, processing_class=None, **_):
+            if eval_steps and state.global_step % eval_steps == 0:
+                share = held_out(model, processing_class)
+                with run.path("held_out.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": state.global_step, "well_formed": share}) + "\n")
+                print(
+                    f"step {state.global_step}: {share:.0%} well-formed calls on {HELD_OUT} held-out prompts",
+                    flush=True,
+                )
 
         def on_log(self, args, state, control, logs=None, **_):
             if not logs or "loss" not in logs:
@@ -193,8 +211,15 @@ def callbacks(run: Run, interactive: bool, method: str) -> list:
                 "memory_gb": round(torch.cuda.max_memory_allocated() / 1e9 if gpu else _resident_gb(), 2),
                 "eta_seconds": round((now - self.started) / max(done, 1) * left),
             }
+            with contextlib.suppress(Exception):  # only with NVIDIA's monitoring library; never worth a failed run
+                fields |= {"gpu_percent": torch.cuda.utilization()} if gpu else {}
             self.last, self.tokens = now, tokens
             run.log(fields)
+            for cause, remedy in health(run.history(), method, state.max_steps).items():
+                if cause not in self.warned:
+                    self.warned[cause] = remedy
+                    print(f"! {cause} (step {state.global_step}). {remedy}", flush=True)
+                    run.update(warnings=self.warned)
             if interactive:
                 self._draw(run)
             else:
@@ -215,6 +240,58 @@ def callbacks(run: Run, interactive: bool, method: str) -> list:
                 self.display.update(figure)
 
     return [RunLog()]
+
+
+def health(history: list[dict], method: str, steps: int) -> dict[str, str]:
+    """What looks wrong in the logged steps of a run of `steps` steps: cause -> remedy; empty when nothing does."""
+    losses = [row["loss"] for row in history if "loss" in row]
+    found = {}
+    if any(not math.isfinite(loss) for loss in losses):
+        found["The loss is not a number"] = (
+            "Stop, and train again with a third of the learning rate; on a T4 or older see that dtype is float16 or float32."
+        )
+        return found
+    third = len(losses) // 3
+    if third >= 3 and history[-1]["step"] >= 0.2 * steps:
+        early, late = sum(losses[:third]) / third, sum(losses[-third:]) / third
+        if late > 1.3 * min(_smooth(losses)) and late > early:
+            found["The loss is rising"] = "Lower learning_rate to a third; the newest whole checkpoint is from before."
+        elif late > 0.98 * early and method == "sft":
+            found["The loss is not falling"] = (
+                "Raise learning_rate three times; if that changes nothing, look at the rows shown above: is the answer supervised?"
+            )
+    if method == "kto":
+        kl = [row["kl"] for row in history[-3:] if "kl" in row]
+        if len(kl) == 3 and min(kl) > MOST_KL:
+            found["The policy runs away from the SFT model (KL)"] = "Lower learning_rate to a fifth, or raise beta."
+        margins = [row["rewards/margins"] for row in history if "rewards/margins" in row][-5:]
+        if len(margins) == 5 and max(margins) < 0 and history[-1]["step"] >= 0.3 * steps:
+            found["Bad answers are rewarded (margins below 0)"] = (
+                "Check the labels of your rows (python -m toolset_nb validate), then lower learning_rate."
+            )
+    busy = [row["gpu_percent"] for row in history[-5:] if "gpu_percent" in row]
+    if len(busy) == 5 and max(busy) < IDLE_PERCENT:
+        found["The GPU is idle most of the time"] = (
+            "Raise batch_size and lower gradient_accumulation by the same factor."
+        )
+    return found
+
+
+def held_out(model, tokenizer) -> float:
+    """The share of `HELD_OUT` evaluation prompts that the model answers with a call that can be read and fits its tool."""
+    from toolset_nb import calls
+    from toolset_nb.evaluation import load_prompts
+    from toolset_nb.tools import catalogue
+
+    prompts = [prompt["question"] for prompt in load_prompts("baseline") if prompt["expected_tools"]][:HELD_OUT]
+    replies = [calls.parse(text) for text in answer(model, tokenizer, prompts, max_tokens=256)]
+    good = [
+        reply.kind in ("call", "text_call")
+        and not reply.rescued
+        and not any(catalogue().check(call.name, call.arguments) for call in reply.calls)
+        for reply in replies
+    ]
+    return sum(good) / len(good)
 
 
 def plot(history: list[dict], method: str):

@@ -209,7 +209,7 @@ def test_no_file_is_opened_by_a_relative_path(name):
 
 
 def test_cells_are_short(name):
-    lengths = [len(lines_of_code(cell)) for cell in code_cells(name)]
+    lengths = [len(lines_of_code(cell)) for cell in code_cells(name) if cell != form(name)]  # a form is no code
     assert max(lengths) <= 25
     assert statistics.median(lengths) <= 7
     for node in nodes(name, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
