@@ -62,7 +62,7 @@ def test_a_setting_that_is_not_0_goes_before_the_sizes_own_value(capsys):
 
     values = models.defaults("tiny", "sft", SFTSettings(epochs=2, learning_rate=0))
     assert values["epochs"] == 2 and values["learning_rate"] == sizes()["tiny"]["sft"]["learning_rate"]
-    assert "epochs=2 (settings)" in capsys.readouterr().out
+    assert "epochs=2 (code)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

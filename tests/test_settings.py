@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from toolset_nb.settings import EvaluateSettings, KTOSettings, SettingsError, SFTSettings, check, choices, read
+from toolset_nb.settings import (
+    EvaluateSettings,
+    KTOSettings,
+    SettingsError,
+    SFTSettings,
+    check,
+    choices,
+    origins,
+    read,
+)
 
 MODELS = [SFTSettings, KTOSettings, EvaluateSettings]
 TOKENS = ["hf_" + "aB3" * 12, "sk-proj-" + "aB3_" * 12, "sk-" + "aB3" * 12, "ghp_" + "aB3" * 12]
@@ -167,7 +176,7 @@ def kernel(*cells: str) -> dict:
 
 
 def test_the_form_alone_gives_its_values():
-    assert read(SFTSettings, kernel(FORM)) == check(SFTSettings, {})
+    assert read(SFTSettings, kernel(FORM)).model_dump() == check(SFTSettings, {}).model_dump()
 
 
 def test_the_injected_cell_wins_over_the_form():
@@ -225,3 +234,11 @@ def test_a_notebook_reads_dot_env_and_the_environment_wins(tmp_path, monkeypatch
     monkeypatch.delenv("HF_TOKEN")
     read(SFTSettings, {})
     assert (os.environ["HF_TOKEN"], os.environ["TOOLSET_NB_CACHE"]) == ("from-file", "from-environment")
+
+
+def test_where_each_value_came_from_is_known():
+    form = 'epochs: float = 0  # @param {type:"number"}\nmax_rows: int = 9  # @param {type:"integer"}'
+    namespace = {"In": ["", form, "# Parameters\nepochs = 2\n"], "epochs": 2, "max_rows": 9}
+    found = read(SFTSettings, namespace)
+    assert origins(found) == {"epochs": "papermill", "max_rows": "settings cell"}
+    assert origins(SFTSettings(seed=1)) == {"seed": "code"}

@@ -88,12 +88,15 @@ def choose(model_size: str, machine: Hardware) -> tuple[str, str]:
 
 def defaults(size: str, method: str, settings: Any) -> dict[str, Any]:
     """The training values in force: a setting that is not 0, else the size's own. Prints where each came from."""
+    from toolset_nb.settings import origins
+
     values = dict(sizes()[size][method])
-    table = {name: "models.yaml" for name in values}
+    table, given = {name: "models.yaml" for name in values}, origins(settings)
     for name in values:
-        given = getattr(settings, name, 0)
-        if given:
-            values[name], table[name] = given, "settings"
+        if getattr(settings, name, 0):
+            values[name], table[name] = getattr(settings, name), given.get(name, "default")
+    others = [f"{name}={getattr(settings, name)} ({place})" for name, place in given.items() if name not in values]
+    print("Changed: " + (", ".join(others) or "nothing else"))
     print(f"{size}, {method}: " + ", ".join(f"{name}={value:g} ({table[name]})" for name, value in values.items()))
     return values
 

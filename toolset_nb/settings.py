@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from dotenv import load_dotenv
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from toolset_nb.paths import repo_root
 
@@ -47,6 +47,8 @@ class Settings(BaseModel):
     """What every notebook takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)  # parameter -> where its value was given
 
     run_name: str = ""
     seed: Whole = Field(42, ge=0, lt=2**32)
@@ -174,6 +176,15 @@ class DatasetSettings(Settings):
     temperature: Real = Field(0.8, ge=0, le=2)
 
 
+def origins(settings: Settings) -> dict[str, str]:
+    """Parameter -> where its value comes from, for those that are not the default: settings cell, papermill or code.
+
+    papermill's `-f` and `-p` reach a notebook as one cell, `-p` winning; they cannot be told apart here.
+    """
+    changed = settings.model_dump(exclude_defaults=True)
+    return {name: settings._origins.get(name, "code") for name in changed}
+
+
 def read(model: type[Settings], namespace: dict[str, Any]) -> Settings:
     """The settings found in a notebook's `globals()`; raises SettingsError naming every parameter that is wrong.
 
@@ -181,12 +192,15 @@ def read(model: type[Settings], namespace: dict[str, Any]) -> Settings:
     global does, so that a notebook exported to a script works too. Loads `.env` first; what the environment holds wins.
     """
     load_dotenv(repo_root() / ".env")
-    names = _assigned(namespace.get("In")) or [
+    origins = _assigned(namespace.get("In"))
+    names = list(origins) or [
         name
         for name, value in namespace.items()
         if not name.startswith("_") and isinstance(value, (str, int, float, bool)) and not hasattr(builtins, name)
     ]
-    return check(model, {name: namespace[name] for name in names if name in namespace})
+    made = check(model, {name: namespace[name] for name in names if name in namespace})
+    made._origins.update(origins)
+    return made
 
 
 def check(model: type[Settings], values: dict[str, Any]) -> Settings:
@@ -238,17 +252,17 @@ def _masked(text: str) -> str:
     return SECRET.sub(r"\1...", text)
 
 
-def _assigned(history: list[str] | None) -> list[str]:
-    """Names assigned in the last settings cell and the last cell that papermill injected."""
+def _assigned(history: list[str] | None) -> dict[str, str]:
+    """Name -> where it was assigned last: in the settings cell, or in the last cell that papermill injected."""
     cells = {}
     for source in history or []:
         if re.search(r"#\s*@param", source):
-            cells["form"] = source
+            cells["settings cell"] = source
         elif source.lstrip().startswith("# Parameters"):
-            cells["injected"] = source
-    names = []
-    for source in cells.values():
-        for node in ast.parse(source).body:
+            cells["papermill"] = source
+    names = {}
+    for place in ("settings cell", "papermill"):
+        for node in ast.parse(cells.get(place, "")).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            names += [target.id for target in targets if isinstance(target, ast.Name)]
+            names |= {target.id: place for target in targets if isinstance(target, ast.Name)}
     return names
