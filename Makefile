@@ -22,11 +22,8 @@ run: setup  ## SFT of the embedded model, then base and tuned model side by side
 	@$(PAPERMILL) notebooks/sft.ipynb $(OUT)/sft.ipynb $(ARGS)
 	@$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/evaluate.ipynb -p targets base,latest
 
-pipeline: setup  ## the same with KTO in between
-	@mkdir -p $(OUT)
-	@$(PAPERMILL) notebooks/sft.ipynb $(OUT)/sft.ipynb $(ARGS)
-	@$(PAPERMILL) notebooks/kto.ipynb $(OUT)/kto.ipynb
-	@$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/evaluate.ipynb -p targets base,latest:sft,latest:kto
+pipeline: setup  ## SFT, KTO, evaluation of all; PIPELINE=name goes on with one
+	$(BIN)/python -m toolset_nb pipeline --run-name $(or $(PIPELINE),pipeline) $(ARGS)
 
 quality: setup  ## SFT on every row, going on where it was stopped, then all prompt sets; hours on two cores, minutes on a GPU
 	@mkdir -p $(OUT)

@@ -176,6 +176,17 @@ class DatasetSettings(Settings):
     temperature: Real = Field(0.8, ge=0, le=2)
 
 
+class PipelineSettings(Settings):
+    """Parameters of pipeline.ipynb and of `python -m toolset_nb pipeline`; what is empty is left to the step's notebook."""
+
+    steps: str = "sft,kto,evaluate"
+    model_size: Choice("auto", "tiny", "3b", "7b", "13b", "20b") = "auto"
+    base_model: str = ""
+    sft_parameters: str = ""
+    kto_parameters: str = ""
+    evaluate_parameters: str = ""
+
+
 def origins(settings: Settings) -> dict[str, str]:
     """Parameter -> where its value comes from, for those that are not the default: settings cell, papermill or code.
 

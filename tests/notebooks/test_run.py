@@ -331,6 +331,26 @@ def test_pip_can_resolve_the_pins_for_colab():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_pipeline_notebook_runs_the_others_and_leaves_their_notebooks(tiny_model, tmp_path):
+    short = "max_rows: 16, max_steps: 2, batch_size: 2, logging_steps: 1"
+    given = {
+        "run_name": "all",
+        "model_size": "tiny",
+        "base_model": str(tiny_model),
+        "sft_parameters": short,
+        "kto_parameters": short,
+        "evaluate_parameters": "limit: 2, max_tokens: 24, slots: 2",
+    }
+    done = papermill("pipeline", tmp_path / "out.ipynb", *(part for item in given.items() for part in ("-p", *item)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "runs" / "all"
+    state = json.loads((folder / "pipeline.json").read_text())
+    assert [entry["status"] for entry in state.values()] == ["complete"] * 3
+    assert {path.name for path in folder.glob("*.ipynb")} == {"sft.ipynb", "kto.ipynb", "evaluate.ipynb"}
+    report = tmp_path / "runs" / "all-kto" / "evaluation" / "full_coverage"
+    assert {"base.json", "all-sft.json", "all-kto.json", "report.html"} <= {path.name for path in report.iterdir()}
+
+
 def test_the_dataset_notebook_makes_rows_and_asks_a_real_server(chain, tmp_path):
     """The teacher is the tiny random model behind llama.cpp's server: noise, which the funnel has to refuse."""
     folder = chain("sft")[0].parent

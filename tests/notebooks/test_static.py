@@ -25,9 +25,11 @@ SETTINGS = {
     "kto": settings.KTOSettings,
     "evaluate": settings.EvaluateSettings,
     "dataset": settings.DatasetSettings,
+    "pipeline": settings.PipelineSettings,
 }
 TRAINING = {"sft_beginner", "sft", "kto"}
 HEADINGS = {
+    "pipeline": ["## 3 Plan", "## 4 Run", "## 5 Look at it"],
     "evaluate": ["## 3 Check the data", "## 4 Load", "## 5 Evaluate", "## 6 Look at the answers", "## 7 Save"],
     "dataset": [
         "## 3 Preview",

@@ -1,0 +1,86 @@
+"""What the pipeline gives each notebook, and where it goes on; the notebooks themselves run in tests/notebooks."""
+
+import json
+
+import pytest
+
+from toolset_nb import pipeline, runs
+from toolset_nb.__main__ import main
+from toolset_nb.pipeline import PipelineError, plan
+from toolset_nb.settings import PipelineSettings, SettingsError
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """The steps that were executed, in order; `fail` holds those that fail."""
+    import papermill
+
+    made = []
+
+    class Notebook(list):
+        fail: set = set()
+
+    made = Notebook()
+
+    def execute(source, out, parameters, **_):
+        made.append((source.stem, parameters))
+        if source.stem in made.fail:
+            raise ValueError("the disk is full")
+        out.write_text("{}")
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    return made
+
+
+def test_each_step_knows_the_runs_before_it():
+    made = plan(PipelineSettings(model_size="tiny", sft_parameters="max_rows: 20, epochs: 2"), "first")
+    assert made["sft"] == {"model_size": "tiny", "run_name": "first-sft", "resume": "auto", "max_rows": 20, "epochs": 2}
+    assert made["kto"] == {"sft_run": "first-sft", "run_name": "first-kto", "resume": "auto"}
+    assert made["evaluate"] == {"targets": "base,first-sft,first-kto"}
+    assert plan(PipelineSettings(steps="sft,evaluate"), "x")["evaluate"] == {"targets": "base,x-sft"}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [({"steps": "sft,fly"}, "steps"), ({"steps": " "}, "steps"), ({"kto_parameters": "just words"}, "kto_parameters")],
+)
+def test_a_plan_that_cannot_be_names_its_parameter(values, words):
+    with pytest.raises(SettingsError, match=f"parameter {words}"):
+        plan(PipelineSettings(**values), "x")
+
+
+def test_all_steps_run_in_order_and_are_not_run_again(executed):
+    config = PipelineSettings(run_name="first")
+    folder = pipeline.run(config, lambda line: None)
+    assert [step for step, _ in executed] == ["sft", "kto", "evaluate"]
+    assert {entry["status"] for entry in json.loads((folder / "pipeline.json").read_text()).values()} == {"complete"}
+    pipeline.run(config, lambda line: None)
+    assert len(executed) == 3
+    pipeline.run(config.model_copy(update={"evaluate_parameters": "trials: 4"}), lambda line: None)
+    assert [step for step, _ in executed[3:]] == ["evaluate"]  # given something else, it is another step
+
+
+def test_a_pipeline_goes_on_at_the_step_that_failed(executed):
+    executed.fail = {"kto"}
+    config = PipelineSettings(run_name="first")
+    with pytest.raises(PipelineError, match="step kto failed .*\n.*kto.ipynb\n.*--run-name first"):
+        pipeline.run(config, lambda line: None)
+    assert pipeline.status("first")["kto"]["reason"] == "ValueError: the disk is full"
+    executed.fail = set()
+    executed.clear()
+    pipeline.run(config, lambda line: None)
+    assert [step for step, _ in executed] == ["kto", "evaluate"]
+
+
+def test_a_pipelines_folder_is_no_run(executed):
+    pipeline.run(PipelineSettings(run_name="first"), lambda line: None)
+    assert runs.list_runs() == []
+
+
+def test_the_command_shows_its_plan_and_returns_2_for_a_step_that_failed(executed, capsys):
+    assert main(["pipeline", "--dry-run", "--model-size", "tiny"]) == 0
+    assert "sft: model_size=tiny, run_name=NAME-sft" in capsys.readouterr().out
+    assert main(["pipeline", "--steps", "fly"]) == 1
+    executed.fail = {"sft"}
+    assert main(["pipeline", "--run-name", "x"]) == 2
+    assert "step sft failed" in capsys.readouterr().err
