@@ -7,6 +7,7 @@ ask, refuse or talk. The file is datasets/prompts/tasks.json, its form schemas/p
 
 import fnmatch
 import json
+import re
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from toolset_nb.vault.snapshots import VOLATILE, Snapshot, diff
 
 PATHS = {"path", "filePath", "sourcePath", "newPath", "targetPath", "savePath", "rootFolder"}
 STATE = "state/"
+IDENTIFIER = re.compile(r"id|\w+Id")  # names of arguments
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,15 @@ def agree(wanted: dict, given: dict) -> bool:
     extra = {
         key: value for key, value in given.items() if key not in wanted and key not in ("context", "workspaceContext")
     }
-    return all(key in given and _same(key, value, given[key]) for key, value in wanted.items()) and not any(
+    return all(key in given and same(key, value, given[key]) for key, value in wanted.items()) and not any(
         isinstance(value, str) and value and key in PATHS for key, value in extra.items()
     )
 
 
-def _same(key: str, wanted: Any, given: Any) -> bool:
+def same(key: str, wanted: Any, given: Any) -> bool:
+    """Whether an argument holds what is wanted: paths by where they lead, ids exactly, prose but for blanks and capitals."""
+    if IDENTIFIER.fullmatch(key) and isinstance(wanted, str):
+        return isinstance(given, str) and given.strip() == wanted
     if key in PATHS and isinstance(wanted, str) and isinstance(given, str):
         try:
             return _path(wanted) == _path(given)

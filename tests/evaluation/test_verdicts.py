@@ -9,7 +9,7 @@ from scripted import ASK, CONTEXT, NATIVE, PROMPT, QUIET, RIGHT, TASK, TOOL, Scr
 from toolset_nb.calls import Call, render
 from toolset_nb.evaluation import attempt, judge
 from toolset_nb.evaluation.agent import single
-from toolset_nb.evaluation.verdicts import FAILURES, said
+from toolset_nb.evaluation.verdicts import FAILURES, literal, said
 from toolset_nb.settings import EvaluateSettings
 
 # reply -> (outcome, the measures that hold, a word of the first issue)
@@ -146,6 +146,30 @@ def test_a_record_has_the_predecessors_fields():
 def test_the_message_of_a_native_call_counts_like_a_written_one():
     native, written = judge(PROMPT, single(answer(None, tool_calls=NATIVE))), judge(PROMPT, single(answer(RIGHT)))
     assert native.measures == written.measures
+
+
+# allowed values, what a call gave -> whether it is right
+LITERAL = [
+    ({"path": ["A/B.md"]}, {"path": "A/B.md"}, True),
+    ({"path": ["A/B.md"]}, {"path": "/A/B"}, True),  # it leads to the same note
+    ({"path": ["A/B.md"]}, {"path": "a/b.md"}, False),
+    ({"path": ["A/B.md"]}, {"path": "AB.md"}, False),
+    ({"filePath": ["A.md"]}, {"filePath": "../A.md"}, False),
+    ({"sessionId": ["s_1a"]}, {"sessionId": "s_1A"}, False),
+    ({"content": ["Buy  milk"]}, {"content": "buy milk"}, True),
+    ({"content": ["Buy milk"]}, {"content": "Buy milk!"}, False),
+    ({"limit": [5, ""]}, {}, True),
+    ({"limit": [5]}, {}, False),
+    ({"limit": [5]}, {"limit": 5.0}, True),
+    ({"limit": [1]}, {"limit": True}, False),
+    ({"paths": [["A", "B"]]}, {"paths": ["B", "A"]}, True),
+    ({"name": ["x", "y"]}, {"name": "y", "other": 1}, True),
+]
+
+
+@pytest.mark.parametrize(("allowed", "given", "right"), LITERAL)
+def test_named_arguments(allowed, given, right):
+    assert literal(allowed, given) is right
 
 
 # words alone, and what they do

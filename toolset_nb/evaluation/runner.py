@@ -315,6 +315,7 @@ def run(
     reports = []
     for name in targets:
         with open_target(name, settings) as (label, endpoint):
+            label += ", constrained" if settings.constrained else ""  # in effect another model
             made = manifest(label, endpoint, settings, prompts, name)
             journal = Journal(folder / f"{file_name(label)}.jsonl", conditions(made), settings.resume == "auto")
             there = len([r for r in journal.records if r.error is None])

@@ -277,20 +277,23 @@ def said(text: str) -> str:
 
 
 def literal(expected: dict[str, list], arguments: dict) -> bool:
-    """Every named argument holds one of its allowed values; "" in the list allows it to be absent (BFCL's notation)."""
+    """Every named argument holds one of its allowed values; "" in the list allows it to be absent (BFCL's notation).
+
+    Paths count by where they lead and ids exactly; prose without regard to blanks and capitals; numbers by their value.
+    """
     for name, allowed in expected.items():
         if name in arguments:
-            if not any(_same(value, arguments[name]) for value in allowed):
+            if not any(_same(name, value, arguments[name]) for value in allowed):
                 return False
         elif "" not in allowed:
             return False
     return True
 
 
-def _same(wanted: Any, given: Any) -> bool:
-    if isinstance(given, str) and isinstance(wanted, str):
-        return given.strip() == wanted.strip()
-    return type(given) is type(wanted) and given == wanted or (isinstance(given, (int, float)) and given == wanted)
+def _same(name: str, wanted: Any, given: Any) -> bool:
+    if isinstance(wanted, bool) or isinstance(given, bool):
+        return wanted is given
+    return tasks.same(name, wanted, given)
 
 
 def _kind(problem: Problem) -> str:
