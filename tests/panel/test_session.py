@@ -6,7 +6,7 @@ import time
 import pytest
 
 from toolset_nb import evaluation, panel, rules
-from toolset_nb.panel.playground import Chat
+from toolset_nb.panel.playground import Playground
 from toolset_nb.panel.results import transcript
 from toolset_nb.settings import EvaluateSettings, SettingsError
 
@@ -181,15 +181,15 @@ def test_headless_the_evaluation_runs_with_its_settings(session):
 
 
 def test_a_chat_changes_its_own_copy_of_a_vault_and_can_be_taken_back(session):
-    with Chat(session.config.targets, "music", session.config) as chat:
-        made = chat.say("Make Scores, 0")
-        assert made.stop == "words" and str(chat.changes()) == "+ Scores/" and "Scores/" in chat.tree()
-        assert chat.say("Make Scores, 1").stop == "words" and len(chat.messages) == 6
-        assert chat.undo() and len(chat.messages) == 4 and str(chat.changes()) == "+ Scores/"
-        assert chat.undo() and str(chat.changes()) == "no changes" and not chat.undo()
-        chat.say("Make Scores, 0")
-        chat.reset()
-        assert chat.messages == [] and str(chat.changes()) == "no changes"
+    with Playground(session.config.targets, "music", session.config) as play:
+        made = play.say("Make Scores, 0")
+        assert made.stop == "words" and str(play.changes()) == "+ Scores/" and "Scores/" in play.tree()
+        assert play.say("Make Scores, 1").stop == "words" and len(play.chat.messages) == 6
+        assert play.undo() and len(play.chat.messages) == 4 and str(play.changes()) == "+ Scores/"
+        assert play.undo() and str(play.changes()) == "no changes" and not play.undo()
+        play.say("Make Scores, 0")
+        play.reset()
+        assert play.chat.messages == [] and str(play.changes()) == "no changes"
 
 
 def test_a_stopped_run_goes_on(session, say):

@@ -78,6 +78,62 @@ def undelete(options: argparse.Namespace) -> int:
     return 0
 
 
+def chat(options: argparse.Namespace) -> int:
+    """Talk to a model in the terminal: its calls are shown, and each write waits for a yes with what it would change."""
+    from dotenv import load_dotenv
+
+    from toolset_nb import settings
+    from toolset_nb.chat import Asking, Chat
+    from toolset_nb.evaluation import EvaluationError
+    from toolset_nb.models import ModelError
+    from toolset_nb.paths import repo_root
+    from toolset_nb.runs import RunError
+    from toolset_nb.servers import RequestFailed
+
+    opened = _open_vault(options.vault, False)
+    if opened is None:
+        return 2
+    load_dotenv(repo_root() / ".env")
+    config = settings.EvaluateSettings(temperature=0, slots=1, tool_exposure=options.tool_exposure)
+
+    def approve(call, difference) -> bool:
+        print(difference)
+        try:
+            return input(f"{call.name}: do it? [y/N] ").strip().lower() in ("y", "yes")
+        except EOFError:
+            return False
+
+    def told(turn) -> None:
+        for made, result in zip(turn.reply.calls, turn.results, strict=False):
+            own = {key: value for key, value in made.arguments.items() if key != "context"}
+            print(f"  {made.name} {own} -> {'done' if result['success'] else result['error']}")
+        if turn.reply.text:
+            print(turn.reply.text)
+
+    try:
+        with Chat(options.target, Asking(opened, approve), config) as talk:
+            print(f"{talk.label} works in {options.vault}. An empty line ends.")
+            while words := _line("you: "):
+                made = talk.say(words, told)
+                if made.stop not in ("words", "single"):
+                    print(f"  (ended: {made.error or made.stop})")
+    except (EvaluationError, ModelError, RunError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except RequestFailed as error:
+        print(error, file=sys.stderr)
+        return 3
+    return 0
+
+
+def _line(prompt: str) -> str:
+    """What is typed, "" at the end of the input."""
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""
+
+
 def _open_vault(folder: str, read_only: bool):
     """The vault of a folder; None, with a message, where there is none."""
     from toolset_nb.vault import Vault, VaultError
@@ -111,6 +167,12 @@ def add(commands: Any) -> None:
     command.add_argument("vault", metavar="VAULT")
     command.add_argument("calls", metavar="FILE")
     command.set_defaults(run=replay)
+
+    command = commands.add_parser("chat", help="talk to a model that works in a vault; every write waits for your yes")
+    command.add_argument("target", metavar="RUN", help="a run, latest, base, or a server such as ollama#model")
+    command.add_argument("--vault", required=True, metavar="FOLDER", help="a folder of notes")
+    command.add_argument("--tool-exposure", choices=("none", "agent", "all"), default="none")
+    command.set_defaults(run=chat)
 
     command = commands.add_parser("undelete", help="put back what was deleted last in a vault")
     command.add_argument("vault", metavar="VAULT")

@@ -8,51 +8,43 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb import evaluation
-from toolset_nb.evaluation.agent import Attempt, Turn, converse
-from toolset_nb.evaluation.prompts import offered_tools
+from toolset_nb.chat import Chat
+from toolset_nb.evaluation.agent import Attempt, Turn
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.vault import Vault, fixtures
 from toolset_nb.vault.snapshots import Difference, diff
 
 
-class Chat:
-    """A conversation with a target on a vault copy; `with Chat(..) as chat`. Not for several threads."""
+class Playground:
+    """A chat on a private copy of a sample vault, which can be taken back; `with Playground(..) as play`."""
 
     def __init__(self, target: str, fixture: str, config: EvaluateSettings):
-        self.target, self.fixture, self.config = target, fixture, config
-        self.messages: list[dict] = []
+        self._before: list[tuple[list[dict], Vault]] = []  # conversation and vault before each request
         self._copies = 0
-        self._before: list[tuple[int, Vault]] = []  # messages and vault before each request, for undo
-
-    def __enter__(self) -> "Chat":
         self._stack = ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        self.label, self.endpoint = self._stack.enter_context(evaluation.open_target(self.target, self.config))
-        self.original = self.vault = fixtures.build(self.fixture, self.folder / "vault 0")
+        self.original = fixtures.build(fixture, self.folder / "vault 0")
+        self.chat = Chat(target, self.original, config)
+
+    def __enter__(self) -> "Playground":
+        self._stack.enter_context(self.chat)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def say(self, words: str, told: Callable[[Turn], None] = lambda turn: None) -> Attempt:
-        """One request and all that the model does about it; the attempt's turns hold calls and results."""
-        self._before.append((len(self.messages), self.vault))
+        """One request; see `Chat.say`."""
+        self._before.append((self.chat.messages, self.chat.vault))
         self._copies += 1  # a copy that was taken back stays until the end
-        self.vault = self.vault.copy(self.folder / f"vault {self._copies}")
-        prompt = {"id": "chat", "question": words, "expected_tools": []}
-        if not self.messages:
-            self.messages = evaluation.messages(prompt, self.config)[:-1]
-        made = Attempt(chat=[*self.messages, {"role": "user", "content": words}])
-        converse(made, self.endpoint, self.config, self.vault, tools=offered_tools(prompt, self.config), told=told)
-        self.messages = made.chat
-        return made
+        self.chat.vault = self.chat.vault.copy(self.folder / f"vault {self._copies}")
+        return self.chat.say(words, told)
 
     def undo(self) -> bool:
         """Takes the last request back, in the conversation and in the vault; False when there is none."""
         if not self._before:
             return False
-        count, self.vault = self._before.pop()
-        self.messages = self.messages[:count]
+        self.chat.messages, self.chat.vault = self._before.pop()
         return True
 
     def reset(self) -> None:
@@ -62,11 +54,11 @@ class Chat:
 
     def changes(self) -> Difference:
         """What is different from the vault as it was at first."""
-        return diff(self.original.snapshot(), self.vault.snapshot())
+        return diff(self.original.snapshot(), self.chat.vault.snapshot())
 
     def tree(self) -> list[str]:
         """The paths of all notes and folders."""
-        snapshot = self.vault.snapshot()
+        snapshot = self.chat.vault.snapshot()
         return sorted([*snapshot.files, *(f"{folder}/" for folder in snapshot.folders)])
 
 
@@ -78,7 +70,7 @@ def playground(session: Any, changed: Callable[[], None]):
     fixture = widgets.Dropdown(description="vault", options=fixtures.names("evaluation"))
     words = widgets.Text(placeholder="what shall the model do?", layout=widgets.Layout(width="70%"))
     talk, notes, note = widgets.HTML(), widgets.HTML(), widgets.HTML()
-    open_chat: list[Chat] = []
+    open_chat: list[Playground] = []
 
     def close() -> None:
         while open_chat:
@@ -88,10 +80,10 @@ def playground(session: Any, changed: Callable[[], None]):
         close()
         note.value = "Loading…"
         try:
-            chat = Chat(target.value or "base", fixture.value, session.config)
-            chat.__enter__()
-            open_chat.append(chat)
-            note.value = f"{html.escape(chat.label)} works on a private copy of {fixture.value}"
+            play = Playground(target.value or "base", fixture.value, session.config)
+            play.__enter__()
+            open_chat.append(play)
+            note.value = f"{html.escape(play.chat.label)} works on a private copy of {fixture.value}"
         except Exception as error:  # shown: a model that is not there is no reason for a traceback in a tab
             note.value = f"{type(error).__name__}: {html.escape(str(error))}"
         draw_chat()
@@ -100,11 +92,11 @@ def playground(session: Any, changed: Callable[[], None]):
         if not open_chat:
             talk.value = notes.value = ""
             return
-        chat = open_chat[0]
-        talk.value = "".join(_bubble(message) for message in chat.messages)
-        listing = "<br>".join(html.escape(path) for path in chat.tree())
+        play = open_chat[0]
+        talk.value = "".join(_bubble(message) for message in play.chat.messages)
+        listing = "<br>".join(html.escape(path) for path in play.tree())
         notes.value = (
-            f"<b>changes</b>{chat.changes()._repr_html_()}<b>notes</b>"
+            f"<b>changes</b>{play.changes()._repr_html_()}<b>notes</b>"
             f'<div style="max-height:16em;overflow:auto;font-family:monospace">{listing}</div>'
         )
 
