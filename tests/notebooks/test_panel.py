@@ -25,7 +25,7 @@ pytestmark = [
 ]
 SETTINGS = {
     "prompt_set": "tasks",
-    "tags": "explicit",
+    "tags": "explicit,sibling_choice",
     "limit": "5",
     "max_tokens": "220",
     "slots": "5",
@@ -106,6 +106,7 @@ def page(lab):
         made = browser.new_page(viewport={"width": 1400, "height": 1500})
         made.goto(lab[0], wait_until="domcontentloaded")  # the Colab badge never loads offline
         made.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+        made.add_style_tag(content=".Toastify {display: none}")  # "get notified about Jupyter news?"
         made.wait_for_function(CONNECTED, timeout=90_000)
         made.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
         if folder := os.environ.get("SCREENSHOTS"):
