@@ -1,5 +1,6 @@
 """What surrounds the trainer: which rows it gets, whether the right tokens are supervised, where it may resume."""
 
+import itertools
 import json
 import os
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from toolset_nb.tools import catalogue
 from toolset_nb.training import (
     MARKER,
     _checkpoints,
+    arrange,
     check_supervised,
     data_path,
     drop_long,
@@ -51,6 +53,18 @@ def test_of_a_pair_both_rows_stay_or_go(tokenizer):
     kept = drop_long(data, tokenizer, 60, pairs=True)
     assert [entry["id"] for entry in kept] == ["r0", "r1", "r6", "r7"]
     assert len(drop_long(data, tokenizer, 60)) == 6
+
+
+def test_rows_of_one_batch_are_of_one_length_and_batches_stand_in_no_order_of_length():
+    data = [row(number, 3 + number * 7 % 100) for number in range(401)]
+    arranged = arrange(data, 2, seed=1)
+    assert sorted(entry["id"] for entry in arranged) == sorted(entry["id"] for entry in data)
+    assert arranged == arrange(data, 2, seed=1) != arrange(data, 2, seed=2)
+    sizes = [len(entry["completion"][0]["content"]) for entry in arranged[:400]]
+    batches = list(zip(sizes[::2], sizes[1::2], strict=True))
+    assert sum(sizes) / sum(2 * max(pair) for pair in batches) > 0.95
+    growing = sum(sum(first) < sum(second) for first, second in itertools.pairwise(batches))
+    assert 70 < growing < 130  # of 199: neither up nor down
 
 
 def test_29_no_row_that_fits_is_an_error_with_the_length_it_takes(tokenizer):

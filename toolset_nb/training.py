@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import re
 import time
 from collections.abc import Iterable
@@ -79,6 +80,24 @@ def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False)
     if not kept:
         raise DataError(f"no row fits max_length {max_length}: raise it above {ordered[0]}")
     return kept
+
+
+def arrange(data: list[dict], batch_size: int, seed: int) -> list[dict]:
+    """The rows in a random order in which those of one batch are of about one length, so that little of a batch is padding.
+
+    Only within a batch: `group_by_length` of transformers also walks from long batches to short ones, again and again, and with
+    two rows a batch the model learned less from it. For a trainer that takes rows as they come (`sequential`).
+    """
+    shuffle = random.Random(seed).shuffle
+    order = list(data)
+    shuffle(order)
+    near = 50 * batch_size  # few enough that long and short rows stay mixed over the epoch
+    groups = [sorted(order[start : start + near], key=_characters) for start in range(0, len(order), near)]
+    batches = [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+    whole = [batch for batch in batches if len(batch) == batch_size]
+    shuffle(whole)
+    rest = [row for batch in batches if len(batch) < batch_size for row in batch]
+    return [row for batch in whole for row in batch] + rest
 
 
 def to_dataset(data: Iterable[dict]):
@@ -394,6 +413,10 @@ def _base_name(base: str) -> dict[str, Any]:
 
     ref = Path(constants.HF_HUB_CACHE) / f"models--{base.replace('/', '--')}" / "refs" / "main"
     return {"name": base, "revision": ref.read_text().strip() if ref.exists() else None}
+
+
+def _characters(row: dict) -> int:
+    return sum(len(message["content"]) for message in row["prompt"] + row["completion"])
 
 
 def _lengths(tokenizer, row: dict) -> tuple[int, int]:
