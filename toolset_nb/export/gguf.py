@@ -1,37 +1,18 @@
-"""From a run folder to files that other programs load: merged safetensors, a q8_0 GGUF, and the Hub.
+"""GGUF files, as llama.cpp and all that builds on it load them.
 
 The converter is llama.cpp's own script, pinned and checked, run in a process of its own with its own gguf package.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from toolset_nb.downloads import CONVERTER, cache_folder, unpack
+from toolset_nb.export.weights import ExportError, merge, sixteen_bit
 from toolset_nb.runs import Run, file_hash
-
-
-class ExportError(RuntimeError):
-    """A model could not be merged, converted or uploaded; nothing half-written is left."""
-
-
-def merge(run: Run, folder: Path) -> Path:
-    """The run's adapter merged into its 16- or 32-bit base, as safetensors in `folder`."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    record = run.record
-    dtype = torch.float32 if record["hardware"]["device"] == "cpu" else torch.bfloat16
-    model = AutoModelForCausalLM.from_pretrained(_sixteen_bit(record["base_folder"]), dtype=dtype)
-    model = PeftModel.from_pretrained(model, run.folder / "adapter").merge_and_unload()
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(run.folder / "adapter").save_pretrained(folder)
-    return folder
 
 
 def convert(model_folder: Path | str, gguf: Path) -> Path:
@@ -80,48 +61,7 @@ def base_gguf(folder: str) -> Path:
         if not source.is_dir():
             from huggingface_hub import snapshot_download
 
-            folder = snapshot_download(_sixteen_bit(folder))
+            folder = snapshot_download(sixteen_bit(folder))
         convert(folder, gguf)
         mark.write_text(json.dumps(key))
     return gguf
-
-
-def check_hub(repo: str) -> None:
-    """Before hours of work: is there a token, and may it write? Raises ExportError; the token is never shown."""
-    import httpx
-    from huggingface_hub import HfApi, get_token
-
-    if not repo:
-        raise ExportError("push_to_hub needs hub_repo, for example your-name/toolset-tiny")
-    if not get_token():
-        raise ExportError(
-            "push_to_hub needs a token: `hf auth login`, HF_TOKEN in the environment, or a Colab secret HF_TOKEN"
-        )
-    try:
-        HfApi().create_repo(repo, private=True, exist_ok=True)
-    except (httpx.HTTPError, OSError, ValueError) as error:  # refused, no connection, not a name the Hub allows
-        raise ExportError(f"the Hub refuses {repo}: {type(error).__name__}") from None
-
-
-def upload(run: Run, repo: str) -> str:
-    """Uploads the adapter to a private repository and returns its address."""
-    from huggingface_hub import HfApi
-
-    HfApi().upload_folder(
-        folder_path=run.folder / "adapter", repo_id=repo, commit_message=f"Adapter of {run.folder.name}"
-    )
-    return f"https://huggingface.co/{repo}"
-
-
-def free_space(folder: Path) -> float:
-    """Free disk in GB where `folder` is or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free / 1e9
-
-
-def _sixteen_bit(base: str) -> str:
-    """A merge takes the 16-bit base, never the 4-bit one it was trained on."""
-    for ending in ("-unsloth-bnb-4bit", "-bnb-4bit"):
-        base = base.removesuffix(ending)
-    return base
