@@ -108,6 +108,33 @@ def generate(options: argparse.Namespace) -> int:
     return 0
 
 
+def mistakes(options: argparse.Namespace) -> int:
+    """Ask a model what rows ask, and write a KTO pair for each that it gets wrong."""
+    from itertools import islice
+
+    from toolset_nb import rows
+    from toolset_nb.evaluation import open_target
+    from toolset_nb.settings import EvaluateSettings
+    from toolset_nb.synth import mistakes
+    from toolset_nb.tools import Problem
+
+    read = (row for _, row in rows.read(options.file) if not isinstance(row, Problem) and row.get("label") is True)
+    source = list(islice(read, options.first, options.first + options.rows))
+    settings = EvaluateSettings(seed=options.seed)
+
+    def told(done: int, total: int) -> None:
+        if done % 50 == 0 or done == total:
+            print(f"{done} of {total}", flush=True)
+
+    with open_target(options.target, settings) as (label, endpoint):
+        made = list(mistakes.pairs(source, endpoint, settings, told))
+    write(Path(options.output), (json.dumps(row, ensure_ascii=False) + "\n" for row in made))
+    kinds = Counter(row["meta"]["defect"] for row in made if not row["label"])
+    shares = ", ".join(f"{name} {count}" for name, count in kinds.most_common())
+    print(f"{label} got {len(made) // 2} of {len(source)} wrong" + (f": {shares}" if shares else ""))
+    return 0
+
+
 def verify(options: argparse.Namespace) -> int:
     """Execute the true rows of generated files again and name every call whose result is not the recorded one."""
     from toolset_nb import rows
@@ -187,6 +214,15 @@ def add(commands: Any) -> None:
     command.add_argument("files", nargs="+", metavar="FILE")
     command.add_argument("--all", action="store_true", help="the entropy of each tool's arguments, too")
     command.set_defaults(run=diversity)
+
+    command = commands.add_parser("mistakes", help="KTO pairs from what a model gets wrong on the rows of a file")
+    command.add_argument("target", metavar="TARGET", help="a run, latest, or a server, as evaluate takes it")
+    command.add_argument("file", nargs="?", default="datasets/kto.jsonl", metavar="FILE")
+    command.add_argument("--rows", type=int, default=400, metavar="N", help="how many true rows to ask (default 400)")
+    command.add_argument("--first", type=int, default=0, metavar="N", help="true rows to leave out at the start")
+    command.add_argument("--seed", type=int, default=42, metavar="N")
+    command.add_argument("-o", "--output", required=True, metavar="OUT")
+    command.set_defaults(run=mistakes)
 
     command = commands.add_parser("verify", help="execute the rows of generated files again and compare the results")
     command.add_argument("files", nargs="+", metavar="FILE")
