@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb.commands.files import count_rows, expand, write
+from toolset_nb.paths import repo_root
 
 SHOWN = 20
 
@@ -217,7 +218,7 @@ def add(commands: Any) -> None:
 
     command = commands.add_parser("mistakes", help="KTO pairs from what a model gets wrong on the rows of a file")
     command.add_argument("target", metavar="TARGET", help="a run, latest, or a server, as evaluate takes it")
-    command.add_argument("file", nargs="?", default="datasets/kto.jsonl", metavar="FILE")
+    command.add_argument("file", nargs="?", default=str(repo_root() / "datasets" / "kto.jsonl"), metavar="FILE")
     command.add_argument("--rows", type=int, default=400, metavar="N", help="how many true rows to ask (default 400)")
     command.add_argument("--first", type=int, default=0, metavar="N", help="true rows to leave out at the start")
     command.add_argument("--seed", type=int, default=42, metavar="N")

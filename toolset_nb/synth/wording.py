@@ -65,8 +65,9 @@ class Speaker:
         return held_out if self.split == "evaluation" else [text for text in texts if text not in held_out]
 
     def fill(self, texts: list[str], slots: dict[str, str]) -> str:
-        """One of the texts whose slots are all known, filled; the least used first."""
-        return self.choose([text for text in texts if set(SLOT.findall(text)) <= slots.keys()]).format_map(slots)
+        """One of the texts whose slots are all known and not empty, filled; the least used first."""
+        known = {name: value for name, value in slots.items() if value != ""}
+        return self.choose([text for text in texts if set(SLOT.findall(text)) <= known.keys()]).format_map(known)
 
     def choose(self, entries: list) -> Any:
         """The entry that was taken least often; raises LookupError for an empty list."""
