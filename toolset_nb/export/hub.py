@@ -1,31 +1,253 @@
-"""The Hub: checked before hours of work, uploaded to when asked; the token comes from the environment and is never shown."""
+"""Sharing: a run or a data set goes to the Hub, into a private repository.
 
+Name, token and right to write are checked before hours of work. The large files are sent one after the other, and a last commit
+makes all of them visible at once: an upload that broke off leaves the repository as it was, and the next call sends only what
+is not there yet. The token is `huggingface_hub.get_token()`'s and stands in no message. Not here: merging and converting
+(`weights`, `gguf`) and what the model card says (`card`).
+"""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from toolset_nb.export.card import MARK, base_id, card_files
 from toolset_nb.export.weights import ExportError
 from toolset_nb.runs import Run
 
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+TOKENS = "https://huggingface.co/settings/tokens"
 
-def check_hub(repo: str) -> None:
-    """Before hours of work: is there a token, and may it write? Raises ExportError; the token is never shown."""
-    import httpx
-    from huggingface_hub import HfApi, get_token
+
+def check_hub(repo: str, kind: str = "model", private: bool = True) -> None:
+    """Before hours of work: may this token write to `repo` ("model" or "dataset"), and is nothing else there?
+
+    Makes the empty repository where there is none: only that shows that it can be made. Raises ExportError; the token is never
+    shown.
+    """
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
     if not repo:
         raise ExportError("push_to_hub needs hub_repo, for example your-name/toolset-tiny")
+    if constants.is_offline_mode():
+        raise ExportError(
+            "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set: unset it and start Python again to use the Hub"
+        )
     if not get_token():
         raise ExportError(
             "push_to_hub needs a token: `hf auth login`, HF_TOKEN in the environment, or a Colab secret HF_TOKEN"
         )
+    with _in_words(repo):
+        validate_repo_id(repo)
+        if "/" not in repo:
+            raise ExportError(f"hub_repo {repo!r} has no owner: expected for example your-name/{repo}")
+        api = HfApi(token=get_token())
+        _may_write(api.whoami(), repo)
+        try:
+            there = api.repo_info(repo, repo_type=kind)
+        except RepositoryNotFoundError:
+            api.create_repo(repo, repo_type=kind, private=private)
+        else:
+            files = [file.rfilename for file in there.siblings or [] if file.rfilename != ".gitattributes"]
+            if files and MARK not in (there.tags or []):
+                raise ExportError(
+                    f"{repo} exists and holds something else ({', '.join(files[:3])}): choose another name, or put the "
+                    f"tag {MARK} into its card if it may be overwritten"
+                )
+            if private and not there.private:
+                raise ExportError(
+                    f"{repo} exists and is public: choose another name, make it private in its settings, or upload with "
+                    "private=False"
+                )
+        api.auth_check(repo, repo_type=kind, write=True)
+
+
+def upload(run: Run, repo: str, confirm: Callable[[str], bool] | None = None, private: bool = True) -> str:
+    """Uploads what a complete run has under adapter/ and export/, its evaluation results and its card; returns the address.
+
+    `confirm` is shown once what would go where; when it says no, nothing is sent and "" is returned. Without it the call itself
+    is the consent. After a broken connection call it again.
+    """
+    files: dict[str, Path | bytes] = dict(shared_files(run))
+    base = base_id(run.record)
+    if "adapter_config.json" in files:
+        files["adapter_config.json"] = _portable(files["adapter_config.json"], base)
+    files |= {name: text.encode() for name, text in card_files(run, repo, files).items()}
+    return _send(files, repo, "model", f"Run {run.folder.name}", confirm, private, base)
+
+
+def upload_dataset(
+    path: Path | str, repo: str, confirm: Callable[[str], bool] | None = None, private: bool = True
+) -> str:
+    """Uploads a .jsonl file, or those of a folder, with the README.md beside them as the card; otherwise as `upload`."""
+    from huggingface_hub import DatasetCard
+
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    files: dict[str, Path | bytes] = {
+        file.name: file for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])
+    }
+    missing = [str(file) for file in files.values() if not file.is_file()]
+    if not files or missing:
+        raise ExportError(f"{path}: no such .jsonl file, nor a folder with one")
+    if not (folder / "README.md").is_file():
+        raise ExportError(f"{folder} has no README.md: a data set needs a card that says where its rows come from")
+    card = DatasetCard.load(folder / "README.md")
+    card.data.tags = list(dict.fromkeys([*(card.data.tags or []), MARK]))
+    files["README.md"] = str(card).encode()
+    return _send(files, repo, "dataset", f"{', '.join(files)}", confirm, private)
+
+
+def shared_files(run: Run) -> dict[str, Path]:
+    """Path in the repository -> file: adapter/ and export/ at the top, without unfinished files, marks and pickles.
+
+    Raises ExportError when the run is not complete or has neither.
+    """
+    if run.status != "complete":
+        raise ExportError(f"{run} is {run.status}: only a complete run is shared")
+    found = {}
+    for folder in (run.folder / "adapter", run.folder / "export"):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = file.relative_to(folder)
+            unfinished = any(part.startswith(".") for part in name.parts) or file.suffix == ".tmp"
+            mark = file.suffix == ".json" and file.with_suffix(".gguf").exists()
+            if not (unfinished or mark or file.suffix in PICKLED or name.as_posix() == "README.md"):
+                found[name.as_posix()] = file
+    if not found:
+        raise ExportError(f"{run} has nothing to share: adapter/ and export/ are empty")
+    return found
+
+
+def _send(
+    files: dict[str, Path | bytes],
+    repo: str,
+    kind: str,
+    message: str,
+    confirm: Callable[[str], bool] | None,
+    private: bool,
+    base: str = "",
+) -> str:
+    """The files in one commit; "" when `confirm` says no."""
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+
+    sizes = {name: len(each) if isinstance(each, bytes) else each.stat().st_size for name, each in files.items()}
+    if confirm:
+        listed = "".join(f"\n  {name}, {_size(size)}" for name, size in sizes.items())
+        where = f"{'private' if private else 'public'} {kind} repository {repo}"
+        if not confirm(f"Upload {len(files)} files ({_size(sum(sizes.values()))}) to the {where}?{listed}"):
+            return ""
+    check_hub(repo, kind, private)
+    api = HfApi(token=get_token())
+    _check_base(api, base)
+    with _in_words(repo):
+        additions = [CommitOperationAdd(name, each) for name, each in files.items()]
+        for number, addition in enumerate(additions, 1):  # one by one: a broken connection costs one file
+            print(f"  {number} of {len(additions)}: {addition.path_in_repo}, {_size(sizes[addition.path_in_repo])}")
+            api.preupload_lfs_files(repo, [addition], repo_type=kind, free_memory=False)
+        api.create_commit(repo, additions, commit_message=message, repo_type=kind)
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+
+
+def _may_write(account: dict, repo: str) -> None:
+    """Raises ExportError when what the Hub says of the token rules out writing to `repo`."""
+    role = account.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read":
+        raise ExportError(f"this token may only read: make one with write access at {TOKENS}")
+    owners = [account["name"], *(each["name"] for each in account.get("orgs", []))]
+    owner = repo.partition("/")[0]
+    # a fine-grained token may be kept from seeing organisations that it can write to: there the Hub itself decides
+    if role == "write" and owner.casefold() not in map(str.casefold, owners):
+        raise ExportError(f"{repo}: this token writes for {', '.join(owners)}, not for {owner}; name one of these")
+
+
+def _check_base(api, base: str) -> None:
+    """Raises ExportError when the base is gated and this account has not accepted its terms; a base elsewhere is let be."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if base:
+        with _in_words(base):
+            try:
+                api.auth_check(base)
+            except GatedRepoError:
+                raise ExportError(
+                    f"the base model {base} is gated: accept its terms at https://huggingface.co/{base} with the account "
+                    "of this token; they hold for what was trained from it"
+                ) from None
+            except RepositoryNotFoundError:
+                return
+
+
+def _portable(config: Path, base: str) -> bytes:
+    """adapter_config.json with the base's Hub id where it has a folder of this machine."""
+    values = json.loads(config.read_text("utf-8"))
+    named = values.get("base_model_name_or_path") or ""
+    if Path(named).is_absolute():
+        values["base_model_name_or_path"] = base or Path(named).name
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+@contextmanager
+def _in_words(repo: str):
+    """What the Hub refuses as an ExportError of one sentence, without the client's own words: they may hold the token."""
+    import httpx
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
     try:
-        HfApi().create_repo(repo, private=True, exist_ok=True)
-    except (httpx.HTTPError, OSError, ValueError) as error:  # refused, no connection, not a name the Hub allows
-        raise ExportError(f"the Hub refuses {repo}: {type(error).__name__}") from None
+        yield
+    except ExportError:
+        raise
+    except (
+        httpx.HTTPError,
+        OfflineModeIsEnabled,
+        HFValidationError,
+        ConnectionError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise ExportError(_reason(error, repo)) from None
 
 
-def upload(run: Run, repo: str) -> str:
-    """Uploads the adapter to a private repository and returns its address."""
-    from huggingface_hub import HfApi
+def _reason(error: BaseException, repo: str) -> str:
+    import httpx
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
-    HfApi().upload_folder(
-        folder_path=run.folder / "adapter", repo_id=repo, commit_message=f"Adapter of {run.folder.name}"
-    )
-    return f"https://huggingface.co/{repo}"
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # the client wraps what stopped a file
+    if isinstance(error, HFValidationError):
+        return (
+            f"hub_repo {repo!r} is no name that the Hub allows: expected owner/name of letters, digits, '-', '_' and '.', "
+            "96 at most, without '--' or '..' and not ending in .git"
+        )
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set: unset it and start Python again to use the Hub"
+    if isinstance(error, httpx.TransportError | ConnectionError):
+        return (
+            f"no connection to {constants.ENDPOINT} ({type(error).__name__}): when there is one, call it again; what has "
+            "arrived is not sent again"
+        )
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 401:
+        first = "HF_TOKEN in the environment comes before `hf auth login`; " if os.environ.get("HF_TOKEN") else ""
+        return (
+            f"the Hub does not know this token (401): it was deleted, has expired or is not whole; {first}see {TOKENS}"
+        )
+    if status == 403:
+        return f"this token may not write to {repo} (403): give it write access to that repository or owner at {TOKENS}"
+    if status == 404:
+        return f"{repo} is not there, or not for this token (404): see {TOKENS} for what the token may see"
+    if status == 409:
+        return f"{repo} exists but this token cannot see it (409): choose another name, or see {TOKENS}"
+    said = (getattr(error, "server_message", None) or "").replace(get_token() or "\0", "...")
+    said = f" ({' '.join(said.split())[:200]})" if said else ""
+    number = f" with {status}" if status else ""
+    return f"the Hub refuses {repo}{number}: {type(error).__name__}{said}; what has arrived is not sent again"
+
+
+def _size(count: float) -> str:
+    """A number of bytes in words."""
+    exponent = min(3, (len(str(int(count))) - 1) // 3)
+    return f"{count / 1000**exponent:.3g} {('bytes', 'kB', 'MB', 'GB')[exponent]}"
