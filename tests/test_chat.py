@@ -4,20 +4,11 @@ import json
 
 import pytest
 from werkzeug import Response
+from written_call import ARGUMENTS, CONTEXT, RIGHT, TOOL
 
 from toolset_nb.__main__ import main
 from toolset_nb.chat import REFUSED, Asking
 from toolset_nb.vault import Vault, fixtures
-
-CONTEXT = {
-    "sessionId": "session_1732300800000_a1b2c3d4e",
-    "workspaceId": "default",
-    "sessionDescription": "Sorting the score library",
-    "sessionMemory": "Two shelves are done.",
-    "toolContext": "The user asked for it.",
-    "primaryGoal": "A tidy library",
-    "subgoal": "One folder more",
-}
 
 
 def call(name: str, **arguments) -> tuple[str, dict]:
@@ -34,13 +25,13 @@ def test_a_look_is_free_and_a_write_is_shown_before_it_is_made(vault):
     asking = Asking(vault, lambda made, difference: seen.append((made.name, str(difference))) or True)
     assert asking.call(*call("vaultManager_listDirectory", path="/"))["success"] and seen == []
     before = vault.snapshot().digest
-    assert asking.call(*call("vaultManager_createFolder", path="Scores"))["success"]
+    assert asking.call(TOOL, ARGUMENTS)["success"]
     assert seen == [("vaultManager_createFolder", "+ Scores/")] and vault.snapshot().digest != before
 
 
 def test_a_declined_write_leaves_everything_as_it_was(vault):
     before = vault.snapshot().digest
-    result = Asking(vault, lambda *_: False).call(*call("vaultManager_createFolder", path="Scores"))
+    result = Asking(vault, lambda *_: False).call(TOOL, ARGUMENTS)
     assert result == {"success": False, "error": REFUSED, "code": "DECLINED"}
     assert vault.snapshot().digest == before
 
@@ -55,12 +46,9 @@ def test_what_the_vault_would_refuse_is_not_asked_about(vault):
 
 @pytest.mark.parametrize(("answer", "there"), [("y", True), ("n", False), ("", False)])
 def test_a_conversation_in_the_terminal(answer, there, httpserver, tmp_path, monkeypatch, capsys):
-    name, arguments = call("vaultManager_createFolder", path="Scores")
-    made = f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
-
     def reply(request):
         chat = request.get_json()["messages"]
-        text = "It is there." if chat[-1]["role"] == "tool" else made
+        text = "It is there." if chat[-1]["role"] == "tool" else RIGHT
         return Response(json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
 
     httpserver.expect_request("/v1/chat/completions").respond_with_handler(reply)

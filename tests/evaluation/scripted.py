@@ -3,19 +3,10 @@
 import json
 from collections.abc import Callable
 
-from toolset_nb.calls import Call, render
+from written_call import ARGUMENTS, TOOL
+
 from toolset_nb.servers import Answer, kinds
 
-CONTEXT = {
-    "sessionId": "session_1732300800000_a1b2c3d4e",
-    "workspaceId": "default",
-    "sessionDescription": "Sorting the score library",
-    "sessionMemory": "Two shelves are done.",
-    "toolContext": "The user asked for it.",
-    "primaryGoal": "A tidy library",
-    "subgoal": "One folder more",
-}
-TOOL = "vaultManager_createFolder"
 PROMPT = {
     "id": "full-01",
     "question": "Make the folder Scores",
@@ -37,22 +28,11 @@ TASK = {
 ASK = {**QUIET, "id": "ask-01", "question": "Delete it", "fixture": "music", "expected": "ask", "gold": []}
 
 
-def call(name: str = TOOL, context: dict | None = None, **arguments) -> str:
-    """A call in Hermes form, by default the right one for PROMPT and TASK."""
-    given = {"context": CONTEXT if context is None else context, **(arguments or {"path": "Scores"})}
-    return render([Call(name, given)])
-
-
-def changed(**fields) -> dict:
-    return {key: value for key, value in {**CONTEXT, **fields}.items() if value is not None}
-
-
 def answer(text: str | None, finish: str = "stop", error: str = "", tool_calls: list | None = None) -> Answer:
     return Answer(text, tool_calls, finish, 0.25, 9, 7, {"id": "x"}, error)
 
 
-RIGHT = call()
-NATIVE = [{"function": {"name": TOOL, "arguments": json.dumps({"context": CONTEXT, "path": "Scores"})}}]
+NATIVE = [{"function": {"name": TOOL, "arguments": json.dumps(ARGUMENTS)}}]
 
 
 class Script:

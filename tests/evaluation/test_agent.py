@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from scripted import CONTEXT, NATIVE, PROMPT, QUIET, RIGHT, TASK, TOOL, Script, answer, call
+from scripted import NATIVE, PROMPT, QUIET, TASK, Script, answer
+from written_call import ARGUMENTS, RIGHT, TOOL, call
 
 from toolset_nb.calls import Call
 from toolset_nb.evaluation import attempt
@@ -39,7 +40,7 @@ def test_a_native_call_goes_back_with_an_id_and_its_arguments_as_text(vaults):
     said, told = script.asked[1][0][1:]
     (made,) = said["tool_calls"]
     assert made["id"] and told["tool_call_id"] == made["id"] and told["name"] == TOOL
-    assert json.loads(made["function"]["arguments"]) == {"context": CONTEXT, "path": "Scores"}
+    assert json.loads(made["function"]["arguments"]) == ARGUMENTS
 
 
 def test_errors_of_the_vault_are_returned_to_the_model(vaults):
@@ -102,9 +103,9 @@ def test_every_trial_has_its_own_seed(vaults):
 def test_constrained_decoding_sends_a_schema_and_reads_words_and_calls(vaults):
     words, _ = tried(QUIET, ['{"text": "You are welcome."}'], vaults, constrained=True)
     assert words.turns[0].reply.blocks == ["You are welcome."]
-    written = json.dumps({"name": TOOL, "parameters": {"context": CONTEXT, "path": "Scores"}})
+    written = json.dumps({"name": TOOL, "parameters": ARGUMENTS})
     made, script = tried(PROMPT, [written], vaults, constrained=True)
-    assert made.calls == [Call(TOOL, {"context": CONTEXT, "path": "Scores"})] and made.turns[0].strict
+    assert made.calls == [Call(TOOL, ARGUMENTS)] and made.turns[0].strict
     assert "anyOf" in script.asked[0][1]["schema"]
 
 

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from scripted import PROMPT, QUIET, TOOL
+from scripted import PROMPT, QUIET
+from written_call import TOOL
 
 from toolset_nb.evaluation import EvaluationError, load_prompts, messages, prompt_sets
 from toolset_nb.evaluation.prompts import offered_tools, reply_schema

@@ -6,7 +6,8 @@ import re
 
 import jsonschema_rs
 import pytest
-from scripted import ASK, QUIET, RIGHT, TASK, TOOL, Script, answer, call, manifest, prompts
+from scripted import ASK, QUIET, TASK, Script, answer, manifest, prompts
+from written_call import RIGHT, TOOL, call
 
 from toolset_nb.evaluation import (
     MEASURES,

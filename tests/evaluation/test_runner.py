@@ -9,7 +9,8 @@ import threading
 import time
 
 import pytest
-from scripted import PROMPT, RIGHT, TASK, Script, answer, manifest, prompts
+from scripted import PROMPT, TASK, Script, answer, manifest, prompts
+from written_call import RIGHT
 
 from toolset_nb import evaluation
 from toolset_nb.evaluation import Control, EvaluationError, Journal, evaluate, exit_code, report
@@ -135,9 +136,10 @@ def test_a_run_can_be_paused_and_stopped_and_gone_on_with(tmp_path):
 
 KILLED = """
 import sys, time
-sys.path[:0] = ["tests/evaluation"]
+sys.path[:0] = ["tests", "tests/evaluation"]
 from pathlib import Path
-from scripted import RIGHT, Script, manifest, prompts
+from scripted import Script, manifest, prompts
+from written_call import RIGHT
 from toolset_nb.evaluation import Journal, evaluate
 from toolset_nb.evaluation.runner import conditions
 from toolset_nb.settings import EvaluateSettings

@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 
 import pytest
-from scripted import ASK, CONTEXT, NATIVE, PROMPT, QUIET, RIGHT, TASK, TOOL, Script, answer, call, changed
+from scripted import ASK, NATIVE, PROMPT, QUIET, TASK, Script, answer
+from written_call import ARGUMENTS, CONTEXT, RIGHT, TOOL, call
 
 from toolset_nb.calls import Call, render
 from toolset_nb.evaluation import attempt, judge
@@ -18,7 +19,7 @@ JUDGED = {
     "right call": (answer(RIGHT), "call", ALL, ""),
     "right call with prose": (answer("Here you go.\n" + RIGHT), "text_call", ALL, ""),
     "right call in the text form": (
-        answer(f"tool_call: {TOOL}\narguments: {json.dumps({'context': CONTEXT, 'path': 'Scores'})}"),
+        answer(f"tool_call: {TOOL}\narguments: {json.dumps(ARGUMENTS)}"),
         "call",
         ALL,
         "",
@@ -45,13 +46,13 @@ JUDGED = {
         "arguments.contextDepth",
     ),
     "bad ids": (
-        answer(call(context=changed(sessionId="session_1"))),
+        answer(call(context=CONTEXT | {"sessionId": "session_1"})),
         "call",
         "well_formed known_tool schema right_tool arguments",
         "arguments.context.sessionId",
     ),
     "missing context field": (
-        answer(call(context=changed(subgoal=None))),
+        answer(call(context={key: CONTEXT[key] for key in CONTEXT if key != "subgoal"})),
         "call",
         "well_formed known_tool schema right_tool arguments",
         "subgoal",
@@ -63,21 +64,19 @@ JUDGED = {
         "context",
     ),
     "empty sessionMemory": (
-        answer(call(context=changed(sessionMemory=""))),
+        answer(call(context=CONTEXT | {"sessionMemory": ""})),
         "call",
         "well_formed known_tool schema right_tool arguments",
         "arguments.context.sessionMemory",
     ),
     "blank sessionMemory": (
-        answer(call(context=changed(sessionMemory=" "))),
+        answer(call(context=CONTEXT | {"sessionMemory": " "})),
         "call",
         "well_formed known_tool schema right_tool arguments",
         "arguments.context.sessionMemory",
     ),
     "77 fenced JSON": (
-        answer(
-            f'```json\n{{"name": "{TOOL}", "arguments": {json.dumps({"context": CONTEXT, "path": "Scores"})}}}\n```'
-        ),
+        answer(f'```json\n{{"name": "{TOOL}", "arguments": {json.dumps(ARGUMENTS)}}}\n```'),
         "malformed",
         "",
         "the call is readable only leniently",
@@ -228,7 +227,7 @@ TASKS = {
         "max_turns",
         ["wrong_sibling", "max_turns"],
     ),
-    "bad ids": ([call(context=changed(sessionId="x")), "Done."], False, "words", ["bad_context"]),
+    "bad ids": ([call(context=CONTEXT | {"sessionId": "x"}), "Done."], False, "words", ["bad_context"]),
     "missing argument": ([call("vaultManager_createFolder", more=1), "Done."], False, "words", ["missing_arg"]),
 }
 

@@ -303,5 +303,9 @@ def test_every_test_file_is_collected():
     assert done.returncode == 0, done.stdout[-2000:]
     collected = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
     written = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
-    beside = ("conftest.py", "scripted.py")  # fixtures, and a scripted endpoint that several files use
+    beside = (
+        "conftest.py",
+        "scripted.py",
+        "written_call.py",
+    )  # fixtures, an endpoint and a call that several files use
     assert {path for path in written if Path(path).name not in beside} == collected

@@ -4,35 +4,22 @@ import json
 import time
 
 import pytest
+from written_call import RIGHT, TOOL
 
 from toolset_nb import evaluation, panel, rules
 from toolset_nb.panel.playground import Playground
 from toolset_nb.panel.results import transcript
 from toolset_nb.settings import EvaluateSettings, SettingsError
 
-CONTEXT = {
-    "sessionId": "session_1732300800000_a1b2c3d4e",
-    "workspaceId": "default",
-    "sessionDescription": "Sorting the score library",
-    "sessionMemory": "Two shelves are done.",
-    "toolContext": "The user asked for it.",
-    "primaryGoal": "A tidy library",
-    "subgoal": "One folder more",
-}
-CALL = (
-    "<tool_call>\n"
-    + json.dumps({"name": "vaultManager_createFolder", "arguments": {"context": CONTEXT, "path": "Scores"}})
-    + "\n</tool_call>"
-)
 PROMPTS = [
     {
         "id": f"mine-{number}",
         "question": f"Make Scores, {number}",
         "tags": ["t"],
-        "expected_tools": ["vaultManager_createFolder"],
+        "expected_tools": [TOOL],
         "fixture": "music",
         "level": "explicit",
-        "gold": [{"tool": "vaultManager_createFolder", "arguments": {"path": "Scores"}}],
+        "gold": [{"tool": TOOL, "arguments": {"path": "Scores"}}],
         "must_change": {"Scores/": {"folder": True}},
     }
     for number in range(3)
@@ -66,7 +53,7 @@ def session(tmp_path, say):
     """A session on a prompt set of the user's own."""
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(PROMPTS))
-    target = say(CALL, "Shall I?", CALL.replace("Scores", "Books"))
+    target = say(RIGHT, "Shall I?", RIGHT.replace("Scores", "Books"))
     return panel.Session(EvaluateSettings(targets=f"{target}#m", prompt_set=str(path), slots=2))
 
 
@@ -111,9 +98,9 @@ def test_records_are_filtered(session, say):
     assert ids(status="passed") == ["mine-0"] and ids(status="failed") == ["mine-1", "mine-2"]
     assert ids(failure="collateral_change") == ["mine-2"] and ids(outcome="text") == ["mine-1"]
     assert ids(text="shall i") == ["mine-1"] and ids(agent="contentManager") == [] and len(ids(level="explicit")) == 3
-    assert len(ids(tool="vaultManager_createFolder")) == 3
+    assert len(ids(tool=TOOL)) == 3
 
-    target = say("Shall I?", CALL)
+    target = say("Shall I?", RIGHT)
     session.change(targets=f"{target}#n")
     run(session)
     assert [entry["metadata"]["model"] for entry in session.comparable()] == ["m", "n"]
@@ -124,7 +111,7 @@ def test_records_are_filtered(session, say):
 def test_a_prompt_is_asked_again_and_shown_as_curl(session, say):
     run(session)
     record = session.records()[1]
-    say(CALL)
+    say(RIGHT)
     made = session.ask_again(record, session.config.targets)
     assert made["passed"] and made["changes"] == "+ Scores/"
     assert session.reports[0]["summary"]["passed"] == 1  # the report stays as it is
@@ -193,7 +180,7 @@ def test_a_chat_changes_its_own_copy_of_a_vault_and_can_be_taken_back(session):
 
 
 def test_a_stopped_run_goes_on(session, say):
-    say(CALL)
+    say(RIGHT)
     seen = []
 
     def stop(progress):

@@ -12,23 +12,12 @@ import time
 import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
+from written_call import ARGUMENTS, RIGHT, TOOL
 
 from toolset_nb import evaluation
 from toolset_nb.settings import EvaluateSettings
 
-TOOL = "vaultManager_createFolder"
-CONTEXT = {
-    "sessionId": "session_1732300800000_a1b2c3d4e",
-    "workspaceId": "default",
-    "sessionDescription": "Sorting the score library",
-    "sessionMemory": "Two shelves are done.",
-    "toolContext": "The user asked for it.",
-    "primaryGoal": "A tidy library",
-    "subgoal": "One folder more",
-}
 PROMPT = {"id": "full-01", "question": "Make Scores", "tags": ["t"], "expected_tools": [TOOL]}
-ARGUMENTS = {"context": CONTEXT, "path": "Scores"}
-CALL = f"<tool_call>\n{json.dumps({'name': TOOL, 'arguments': ARGUMENTS})}\n</tool_call>"
 BARE = json.dumps({"name": TOOL, "arguments": ARGUMENTS})
 
 
@@ -42,36 +31,36 @@ def native(arguments) -> dict:
 
 # reply of a model -> (outcome, rescued, passed)
 REPLIES = {
-    "right": (body(CALL), "call", False, True),
+    "right": (body(RIGHT), "call", False, True),
     "75 empty": (body(""), "empty", False, False),
     "75 null": (body(None), "empty", False, False),
     "76 blank": (body(" \n\t "), "empty", False, False),
     "76 thought not closed": (body("<think>Let me see"), "empty", False, False),
-    "76 thought, then the call": (body(f"<think>Hm.</think>\n{CALL}"), "call", False, True),
+    "76 thought, then the call": (body(f"<think>Hm.</think>\n{RIGHT}"), "call", False, True),
     "77 in a code fence": (body(f"```json\n{BARE}\n```"), "malformed", True, False),
-    "77 more text after it": (body(f"{CALL}\nShall I do more?"), "text_call", False, True),
-    "77 with a comment": (body(CALL.replace('"path"', '/* where */ "path"')), "malformed", True, False),
+    "77 more text after it": (body(f"{RIGHT}\nShall I do more?"), "text_call", False, True),
+    "77 with a comment": (body(RIGHT.replace('"path"', '/* where */ "path"')), "malformed", True, False),
     "77 single quotes": (body(f"<tool_call>{BARE.replace(chr(34), chr(39))}</tool_call>"), "malformed", True, False),
-    "77 a comma too many": (body(CALL.replace("}}", "},}")), "malformed", True, False),
-    "77 Python's True": (body(CALL.replace('"Scores"', "True")), "malformed", True, False),
-    "78 two calls": (body(f"{CALL}\n{CALL}"), "call", False, True),
+    "77 a comma too many": (body(RIGHT.replace("}}", "},}")), "malformed", True, False),
+    "77 Python's True": (body(RIGHT.replace('"Scores"', "True")), "malformed", True, False),
+    "78 two calls": (body(f"{RIGHT}\n{RIGHT}"), "call", False, True),
     "78 quoted in an example": (body(f"Say `{BARE}` to do it."), "malformed", True, False),
-    "79 cut": (body(CALL[:-50], "length"), "truncated", False, False),
+    "79 cut": (body(RIGHT[:-50], "length"), "truncated", False, False),
     "80 repetition": (body("again " * 100_000), "text", False, False),
-    "81 unknown tool": (body(CALL.replace(TOOL, "vaultManager_make")), "call", False, False),
+    "81 unknown tool": (body(RIGHT.replace(TOOL, "vaultManager_make")), "call", False, False),
     "82 arguments in a string in a string": (native(json.dumps(json.dumps(ARGUMENTS))), "malformed", True, False),
-    "83 a number too large": (body(CALL.replace('"Scores"', "1e400")), "malformed", False, False),
+    "83 a number too large": (body(RIGHT.replace('"Scores"', "1e400")), "malformed", False, False),
     "83 nested deeply": (body(f"<tool_call>{'[' * 5000}"), "malformed", False, False),
     "84 Mistral": (body(f"[TOOL_CALLS][{BARE}]"), "call", False, True),
     "84 Llama": (body(BARE.replace('"arguments"', '"parameters"')), "call", False, True),
     "84 native": (native(json.dumps(ARGUMENTS)), "call", False, True),
     "84 native with an object": (native(ARGUMENTS), "call", False, True),
-    "85 with a refusal": (body(f"I cannot do that. {CALL}"), "text_call", False, True),
-    "86 full-width quotes": (body(CALL.replace('"path"', "“path”")), "malformed", True, False),
-    "86 byte order mark": (body("\ufeff" + CALL), "call", False, True),
+    "85 with a refusal": (body(f"I cannot do that. {RIGHT}"), "text_call", False, True),
+    "86 full-width quotes": (body(RIGHT.replace('"path"', "“path”")), "malformed", True, False),
+    "86 byte order mark": (body("\ufeff" + RIGHT), "call", False, True),
     "87 script and escapes": (body("<script>alert(1)</script>\x1b[31m"), "text", False, False),
-    "90 parts": (body([{"type": "text", "text": CALL}]), "call", False, True),
-    "91 no finish_reason": (body(CALL, None), "call", False, True),
+    "90 parts": (body([{"type": "text", "text": RIGHT}]), "call", False, True),
+    "91 no finish_reason": (body(RIGHT, None), "call", False, True),
 }
 
 
@@ -134,7 +123,7 @@ BROKEN = {
     "127 shorter than announced": Response('{"choices"', headers=LENGTH),
     "127 chunks cut": chunked_cut,
     "128 a stream that nobody asked for": Response(
-        f"data: {json.dumps(body(CALL))}\r\n\r\n: keep-alive\r\n\r\ndata: {{"
+        f"data: {json.dumps(body(RIGHT))}\r\n\r\n: keep-alive\r\n\r\ndata: {{"
     ),
     "129 no choices": Response('{"choices": []}'),
     "129 null": Response('{"choices": null}'),
@@ -156,7 +145,7 @@ def test_a_broken_server_is_recorded_and_asked_again_next_time(reply, httpserver
     assert [record["outcome"] for record in records] == ["infra"] * 3
     assert all(record["error"] and record["failures"] == ["infra"] for record in records)
     httpserver.clear()
-    httpserver.expect_request("/v1/chat/completions").respond_with_json(body(CALL))
+    httpserver.expect_request("/v1/chat/completions").respond_with_json(body(RIGHT))
     assert [record["passed"] for record in run(httpserver, prompts, tmp_path, limit=3)] == [True] * 3
 
 
@@ -178,7 +167,7 @@ def test_123_a_server_that_never_answers(httpserver, prompts, tmp_path):
 
 
 def test_130_another_model_than_asked_for_is_seen_in_the_record(httpserver, prompts, tmp_path):
-    httpserver.expect_request("/v1/chat/completions").respond_with_json({**body(CALL), "model": "another"})
+    httpserver.expect_request("/v1/chat/completions").respond_with_json({**body(RIGHT), "model": "another"})
     (record,) = run(httpserver, prompts, tmp_path, limit=1)
     assert record["raw_response"]["model"] == "another"
 
@@ -193,7 +182,7 @@ def test_134_a_certificate_that_nobody_knows(prompts, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with HTTPServer(ssl_context=context) as server:
-        server.expect_request("/v1/chat/completions").respond_with_json(body(CALL))
+        server.expect_request("/v1/chat/completions").respond_with_json(body(RIGHT))
         config = EvaluateSettings(
             targets=f"openai+https://localhost:{server.port}#m", prompt_set=prompts, retries=0, limit=1
         )
@@ -205,7 +194,7 @@ def test_135_a_server_that_restarts_in_mid_run_costs_nothing(httpserver, prompts
     count = iter(range(100))
 
     def reply(request: Request) -> Response:
-        return Response("loading", status=503) if 1 <= next(count) <= 3 else Response(json.dumps(body(CALL)))
+        return Response("loading", status=503) if 1 <= next(count) <= 3 else Response(json.dumps(body(RIGHT)))
 
     httpserver.expect_request("/v1/chat/completions").respond_with_handler(reply)
     records = run(httpserver, prompts, tmp_path, retries=3, slots=1)
