@@ -2,6 +2,7 @@
 
 import textwrap
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,18 +80,7 @@ def tools(reports: list[dict[str, Any]]):
             axis.set_yticks(range(len(shown)), shown, fontsize=7)
             axis.set_xticks(range(len(reports)), [textwrap.fill(_label(entry), 14) for entry in reports], fontsize=7)
             axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
-            for row, line in enumerate(values):
-                for column, value in enumerate(line):
-                    if value == value:
-                        axis.text(
-                            column,
-                            row,
-                            f"{value:.0f}",
-                            ha="center",
-                            va="center",
-                            fontsize=7,
-                            color="white" if value < 55 else "black",
-                        )
+            _write_numbers(axis, values, lambda value: value < 55)
         figure.colorbar(image, ax=list(axes), label="passed (%)", shrink=0.6)
     return figure
 
@@ -116,18 +106,7 @@ def confusion(entry: dict[str, Any], most: int = 24):
     with _figure(2.8 + 0.3 * len(done), 2.6 + 0.26 * len(due)) as (figure, (axis,)):
         axis.imshow(grid, cmap="cividis_r", aspect="auto", vmin=0)
         largest = max(value for line in grid for value in line if value == value)
-        for row, line in enumerate(grid):
-            for column, value in enumerate(line):
-                if value == value:
-                    axis.text(
-                        column,
-                        row,
-                        value,
-                        ha="center",
-                        va="center",
-                        fontsize=7,
-                        color="white" if value > largest / 2 else "black",
-                    )
+        _write_numbers(axis, grid, lambda value: value > largest / 2)
         axis.set_yticks(range(len(due)), [_short(name) for name in due], fontsize=7)
         axis.set_xticks(
             range(len(done)),
@@ -214,3 +193,12 @@ def _label(entry: dict[str, Any]) -> str:
 def _short(name: str) -> str:
     """A tool without its agent."""
     return name.partition("_")[2] or name
+
+
+def _write_numbers(axis, grid: list[list[float]], on_dark: Callable[[float], bool]) -> None:
+    """Each cell's value into a heat map, whole and readable on its colour; a cell that is not a number stays empty."""
+    for row, line in enumerate(grid):
+        for column, value in enumerate(line):
+            if value == value:
+                colour = "white" if on_dark(value) else "black"
+                axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)

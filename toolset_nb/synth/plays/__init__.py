@@ -94,8 +94,8 @@ def _table() -> None:
         "agent_on": chains.agent_switch("agent_on"),
         "agent_off": chains.agent_switch("agent_off"),
         "run_command": chains.run_command,
-        "load_state": chains.load_state,
-        "load_session": chains.load_session,
+        "load_state": chains.saved("state", "stateId"),
+        "load_session": chains.saved("session", "targetSessionId"),
     }
     for variant, play in steps.items():
         PLAYS["multi_step", variant] = (0.005, play)

@@ -126,22 +126,17 @@ def run_command(scene: Scene) -> None:
     parts.close(scene, "multi_step", command=command["name"])
 
 
-def load_state(scene: Scene) -> None:
-    """Look a saved state up by its name, then load it."""
-    state = parts.own(scene, "states")
-    parts.ask_inside(scene, "load_state", {"state": state["name"]})
-    parts.listed(scene, "memoryManager_listStates")
-    scene.call("memoryManager_loadState", {"state_id": state["id"]}, {"stateId": state["id"]})
-    parts.close(scene, "multi_step", state=state["name"])
+def saved(kind: str, parameter: str) -> Play:
+    """Look the id of a saved state or session up by its name, then load it."""
 
+    def play(scene: Scene) -> None:
+        record = parts.own(scene, f"{kind}s")
+        parts.ask_inside(scene, f"load_{kind}", {kind: record["name"]})
+        parts.listed(scene, f"memoryManager_list{kind.title()}s")
+        scene.call(f"memoryManager_load{kind.title()}", {f"{kind}_id": record["id"]}, {parameter: record["id"]})
+        parts.close(scene, "multi_step", **{kind: record["name"]})
 
-def load_session(scene: Scene) -> None:
-    """Look a session up by its name, then load it."""
-    session = parts.own(scene, "sessions")
-    parts.ask_inside(scene, "load_session", {"session": session["name"]})
-    parts.listed(scene, "memoryManager_listSessions")
-    scene.call("memoryManager_loadSession", {"session_id": session["id"]}, {"targetSessionId": session["id"]})
-    parts.close(scene, "multi_step", session=session["name"])
+    return play
 
 
 def workspace_by_name(scene: Scene) -> None:
