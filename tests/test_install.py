@@ -1,12 +1,16 @@
-"""What setup installs: exact pins, unsloth's dependencies only where a GPU is, never another torch.
+"""What setup installs: exact pins, what unsloth needs only where a GPU is, never another torch.
 
 pip is recorded, not run.
 """
 
 import re
+from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import version as installed
 from pathlib import Path
 
 import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
 
 from toolset_nb import install
 from toolset_nb.paths import repo_root
@@ -75,27 +79,46 @@ def machine(monkeypatch, cuda: bool) -> None:
 
 @pytest.mark.parametrize("cuda", [False, True])
 @pytest.mark.parametrize("profile", ["local", "colab"])
-def test_unsloth_comes_last_with_its_dependencies_only_on_cuda(recorded, monkeypatch, profile, cuda):
+def test_unsloth_comes_last_and_alone_after_what_it_needs_on_cuda(recorded, monkeypatch, profile, cuda):
     machine(monkeypatch, cuda)
     install.install(profile)
-    (first, _), (last, _) = recorded
-    assert first[-1].endswith(f"requirements-{profile}.txt") and last[-1].endswith("requirements-unsloth.txt")
-    assert ("--no-deps" in last) is not cuda and "--no-deps" not in first
-    assert Path(first[-1]).is_file() and Path(last[-1]).is_file()
+    files = [Path(arguments[-1]) for arguments, _ in recorded]
+    wanted = [profile, *(["cuda"] if cuda else []), "unsloth"]
+    assert [path.name for path in files] == [f"requirements-{name}.txt" for name in wanted]
+    assert all(path.is_file() for path in files)
+    assert ["--no-deps" in arguments for arguments, _ in recorded] == [name == "unsloth" for name in wanted]
 
 
 def test_the_torch_that_is_there_is_kept(recorded, monkeypatch):
     machine(monkeypatch, True)
     install.install("colab")
-    assert [kept for _, kept in recorded] == ["torch==2.13.0\n"] * 2
+    assert [kept for arguments, kept in recorded if "--no-deps" not in arguments] == ["torch==2.13.0\n"] * 2
 
 
 def test_without_a_torch_the_first_call_is_free_to_bring_one_and_the_second_keeps_it(recorded, monkeypatch):
-    machine(monkeypatch, False)
+    machine(monkeypatch, True)
     versions = iter(["", "2.13.0"])
     monkeypatch.setattr(install, "torch_version", lambda: next(versions))
     install.install("local")
-    assert [kept for _, kept in recorded] == ["", "torch==2.13.0\n"]
+    assert [kept for arguments, kept in recorded if "--no-deps" not in arguments] == ["", "torch==2.13.0\n"]
+
+
+def test_unsloth_gets_all_that_it_asks_for_but_a_certifi_that_was_never_published():
+    wanted = [Requirement(line) for name in ("unsloth", "unsloth_zoo") for line in requires(name)]
+    linux = default_environment() | {"sys_platform": "linux", "platform_machine": "x86_64", "extra": ""}
+    asked = [need for need in wanted if need.marker is None or need.marker.evaluate(linux)]
+    unmet = {need.name for need in asked if not need.specifier.contains(given(need.name), prereleases=True)}
+    assert len(asked) > 30 and unmet <= {"certifi", "torchvision", "triton", "wheel"}  # see requirements-cuda.txt
+
+
+def given(name: str) -> str:
+    """The version that is pinned, else the one that came with a pin; 0 when neither is there."""
+    for version in pins().get(re.sub(r"[-_.]+", "-", name).lower(), ()):
+        return version
+    try:
+        return installed(name)
+    except PackageNotFoundError:
+        return "0"
 
 
 def test_dev_adds_the_tests_tools_and_the_package_itself(recorded, monkeypatch):

@@ -1,7 +1,8 @@
 """Installs the pinned packages into the Python that runs this file: `make setup` and Colab's setup cell both do.
 
-Standard library only, since nothing else is there yet. unsloth comes last: with its dependencies where a CUDA GPU is found, without
-them elsewhere (its CPU path needs none). It never replaces the torch that is already installed.
+Standard library only, since nothing else is there yet. unsloth comes last and alone: what it needs beside the pins stands in
+requirements-cuda.txt and is installed where a CUDA GPU is found (its CPU path needs none of it). The torch that is already
+installed is never replaced.
 """
 
 import argparse
@@ -39,7 +40,9 @@ def install(profile: str, dev: bool = False) -> None:
         extra = ["--extra-index-url", index] if index else []
         pip("-c", str(keep), *extra, "-r", str(ROOT / f"requirements-{profile}.txt"))
         keep.write_text(f"torch=={torch_version()}\n")
-        pip("-c", str(keep), *([] if cuda else ["--no-deps"]), "-r", str(ROOT / "requirements-unsloth.txt"))
+        if cuda:
+            pip("-c", str(keep), "-r", str(ROOT / "requirements-cuda.txt"))
+        pip("--no-deps", "-r", str(ROOT / "requirements-unsloth.txt"))
         if dev:
             pip("-r", str(ROOT / "requirements-dev.txt"))
             pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
