@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 
+import jsonschema_rs
 import pytest
 
 from toolset_nb import runs
+from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError, find, list_runs, runs_folder
 
 
@@ -36,6 +38,19 @@ def test_finish_adds_results_and_fail_a_reason():
     assert (good.status, good.record["results"]) == ("complete", {"loss": 0.5})
     assert (bad.status, bad.record["reason"]) == ("failed", "out of memory")
     assert good.record["finished"] >= good.record["started"]
+
+
+def test_a_record_fits_its_schema_and_a_field_that_no_schema_names_does_not():
+    schema = jsonschema_rs.validator_for(json.loads((repo_root() / "schemas" / "run.json").read_text("utf-8")))
+    data = {"file": "sft.jsonl", "sha256": "0" * 64, "rows": 3}
+    run = Run.start("sft", "tiny", dataset=data, base_model={"name": "x", "revision": None}, parent=None)
+    run.update(warnings={"The loss is rising": "Halve learning_rate."})
+    run.fail("out of memory")
+    run.reopen()
+    run.finish(results={"train_loss": 0.5}, answers={"prompts": ["a"], "before": ["b"], "after": ["c"]})
+    assert [error.message for error in schema.iter_errors(run.record)] == []
+    run.update(mood="good")
+    assert not schema.is_valid(run.record)
 
 
 @pytest.mark.parametrize("error", [ValueError("no rows"), KeyboardInterrupt()])

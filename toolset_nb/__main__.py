@@ -8,7 +8,7 @@ import os
 import sys
 
 from toolset_nb import __version__
-from toolset_nb.commands import data, evaluating, training, vaults
+from toolset_nb.commands import data, evaluating, reference, training, vaults
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for subject in (data, training, evaluating, vaults):
+    for subject in (data, training, evaluating, vaults, reference):
         subject.add(commands)
     command = commands.add_parser(
         "repository", help="set the project's public address in pyproject, notebooks and README"

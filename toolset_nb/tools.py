@@ -215,7 +215,7 @@ def _problems(error: Any, schema: dict) -> list[Problem]:
         case "required":
             missing = error.kind.property
             wanted = rule.get("properties", {}).get(missing, {})
-            return [Problem(f"{where}.{missing}", "nothing", _describe(wanted))]
+            return [Problem(f"{where}.{missing}", "nothing", describe(wanted))]
         case "additionalProperties":
             known = list(rule.get("properties", {}))
             return [
@@ -226,7 +226,7 @@ def _problems(error: Any, schema: dict) -> list[Problem]:
             names = [name for option in rule["anyOf"] for name in option["required"]]
             return [Problem(where, "none of these", "at least one of " + ", ".join(names))]
         case _:
-            return [Problem(where, _show(error.instance), _describe(rule) if rule else error.message[:120])]
+            return [Problem(where, _show(error.instance), describe(rule) if rule else error.message[:120])]
 
 
 def _descend(schema: Any, steps: Iterable) -> dict:
@@ -239,14 +239,14 @@ def _descend(schema: Any, steps: Iterable) -> dict:
     return schema if isinstance(schema, dict) else {}
 
 
-def _describe(rule: dict) -> str:
-    """Say in a few words which value a schema wants."""
+def describe(rule: dict) -> str:
+    """Say in a few words which value a schema wants: `a number from 1 to 50`, `one of tab, split`."""
     if "const" in rule:
         return _show(rule["const"]).rsplit(" (", 1)[0]
     if "enum" in rule:
         return "one of " + ", ".join(str(value) for value in rule["enum"])
     kind = rule.get("type")
-    words = TYPE_NAMES.get(kind, "a value") if isinstance(kind, str) else "a value"
+    words = " or ".join(TYPE_NAMES.get(one, "a value") for one in (kind if isinstance(kind, list) else [kind]))
     if kind == "string" and rule.get("examples"):
         return f"{words} such as {rule['examples'][0]!r}"
     if "pattern" in rule:
@@ -255,12 +255,17 @@ def _describe(rule: dict) -> str:
         low, high = rule.get("minLength"), rule.get("maxLength")
         return f"{words}{_span(low, high)} characters" if high else words + (" that is not empty" if low else "")
     if kind == "array":
-        of = {"string": " of texts", "object": " of objects"}.get(rule.get("items", {}).get("type"), "")
+        of = {"string": " of texts", "object": " of objects"}.get((rule.get("items") or {}).get("type"), "")
         low, high = rule.get("minItems"), rule.get("maxItems")
         return f"{words}{of}{_span(low, high)} entries" if high else f"{words}{of}" + (", not empty" if low else "")
     if kind == "object" and rule.get("required"):
         return f"{words} with {', '.join(rule['required'])}"
-    return words + _span(rule.get("minimum"), rule.get("maximum"))
+    beyond = "".join(
+        f" {word} {rule[key]}"
+        for key, word in (("exclusiveMinimum", "above"), ("exclusiveMaximum", "below"))
+        if key in rule
+    )
+    return words + _span(rule.get("minimum"), rule.get("maximum")) + beyond
 
 
 def _span(low: float | None, high: float | None) -> str:
