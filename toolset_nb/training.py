@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import rows
+from toolset_nb import energy, rows
 from toolset_nb.jsonl import DataError
 from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError, file_hash
@@ -203,6 +203,10 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
         def on_train_begin(self, args, state, control, **_):
             self.started = self.last = time.perf_counter()
             self.first_step, self.tokens, self.display, self.warned = state.global_step, 0, None, {}
+            self.joules = energy.joules()
+
+        def on_train_end(self, args, state, control, **_):
+            energy.add(run, self.joules)
 
         def on_step_end(self, args, state, control, model=None, processing_class=None, **_):
             if eval_steps and state.global_step % eval_steps == 0:
