@@ -56,6 +56,7 @@ class Hub(ThreadingHTTPServer):
         self.accounts: dict[str, Account] = {}
         self.repositories: dict[str, Repository] = {}  # "ada/tiny", "datasets/ada/rows"
         self.gated: set[str] = set()
+        self.hidden: set[str] = set()  # there, but not for the tokens in use
         self.stored: dict[str, bytes] = {}  # LFS objects by sha256
         self.parts: dict[str, dict[int, bytes]] = {}
         self.asked: list[str] = []  # "METHOD path" of every request
@@ -76,8 +77,8 @@ class Hub(ThreadingHTTPServer):
 class Refused(Exception):
     """An answer that is no success: status, the Hub's X-Error-Code, its message."""
 
-    def __init__(self, status: int, message: str, code: str = ""):
-        self.status, self.message, self.code = status, message, code
+    def __init__(self, status: int, message: str, code: str = "", **body: object):
+        self.status, self.message, self.code, self.body = status, message, code, body or {"error": message}
 
 
 class Cut(Exception):
@@ -110,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refused(400, "unknown path")
             except Refused as refusal:
                 headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code}
-                self.answer(refusal.status, {"error": refusal.message}, {k: v for k, v in headers.items() if v})
+                self.answer(refusal.status, refusal.body, {k: v for k, v in headers.items() if v})
             except Cut:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -168,8 +169,8 @@ class Handler(BaseHTTPRequestHandler):
         if repo in self.server.gated:
             raise Refused(403, f"Access to model {repo} is restricted", "GatedRepo")
         found = self.server.repositories.get(_key(kind, repo))
-        owner = repo.partition("/")[0]
-        if found is None or (found.private and owner not in (account.name, *account.orgs)):
+        seen = account.may_write(repo.partition("/")[0]) or repo.partition("/")[0] == account.name
+        if found is None or repo in self.server.hidden or (found.private and not seen):
             raise Refused(404, "Repository not found", "RepoNotFound")
         return found
 
@@ -217,8 +218,10 @@ class Handler(BaseHTTPRequestHandler):
             for result in [one for model in values.get("model-index", []) for one in model["results"]]:
                 if not {"type", "name"} <= result["dataset"].keys() or not result["metrics"] or "task" not in result:
                     raise ValueError("model-index")
+            if not re.fullmatch(r"[a-z0-9.-]+", values.get("license", "none")):
+                raise ValueError('"license" must be one of [apache-2.0, mit, ...]')
         except (TypeError, KeyError, ValueError, yaml.YAMLError) as error:
-            return ({"errors": [{"message": str(error)}], "warnings": []},)
+            raise Refused(400, "", errors=[{"message": str(error)}], warnings=[]) from None
         return ({"errors": [], "warnings": []},)
 
     def preupload(self, body: bytes, kind: str, repo: str):

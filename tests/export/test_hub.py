@@ -213,9 +213,9 @@ def test_a_name_that_is_taken(hub, full_run):
 
 
 def test_a_name_that_is_taken_and_hidden(hub):
-    hub.accounts[TOKEN] = Account(role="fineGrained", writes=("bob",))
-    hub.repositories["bob/tiny"] = Repository(True, "model")
-    refused(r"exists but this token cannot see it \(409\)", check_hub, "bob/tiny")
+    hub.repositories["ada/tiny"] = Repository(True, "model")
+    hub.hidden = {"ada/tiny"}
+    refused(r"exists but this token cannot see it \(409\)", check_hub, "ada/tiny")
 
 
 def test_a_gated_base_whose_terms_were_not_accepted(hub, full_run):
@@ -250,18 +250,19 @@ def dataset(tmp_path):
     (folder / "sft.jsonl").write_text('{"id": 1}\n' * 500)
     (folder / "kto.jsonl").write_text('{"id": 2}\n')
     (folder / "prompts" / "tasks.json").write_text("[]")
-    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\ntags: [sft]\n---\n# Rows\n\nOurs: 100%.\n")
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\ntags: [sft]\n---\n# Rows\n\n![how many](../how.png)\n")
+    (tmp_path / "how.png").write_bytes(b"a picture")
     return folder
 
 
 def test_data_sets_go_the_same_way(hub, dataset):
     assert upload_dataset(dataset, "ada/rows") == f"{hub.url}/datasets/ada/rows"
     there = hub.repositories["datasets/ada/rows"]
-    assert there.private and set(there.files) == {"sft.jsonl", "kto.jsonl", "README.md", ".gitattributes"}
+    assert there.private and set(there.files) == {"sft.jsonl", "kto.jsonl", "how.png", "README.md", ".gitattributes"}
     assert there.files["sft.jsonl"] == (dataset / "sft.jsonl").read_bytes()
     head, body = there.files["README.md"].decode().removeprefix("---\n").split("---\n")
     assert yaml.safe_load(head) == {"license": "cc-by-4.0", "tags": ["sft", MARK]}
-    assert body == "# Rows\n\nOurs: 100%.\n"
+    assert body == "# Rows\n\n![how many](how.png)\n"
     upload_dataset(dataset / "kto.jsonl", "ada/rows")
     assert len(there.messages) == 1, "nothing new"
 
@@ -269,6 +270,14 @@ def test_data_sets_go_the_same_way(hub, dataset):
 def test_a_data_set_without_rows_or_a_card_is_not_shared(hub, dataset):
     refused("no such .jsonl file", upload_dataset, dataset / "dpo.jsonl", "ada/rows")
     refused("no such .jsonl file", upload_dataset, dataset / "prompts", "ada/rows")
+    (dataset / "README.md").write_text("---\nlicense: [\n---\n")
+    refused("README.md: its header is not YAML", upload_dataset, dataset, "ada/rows")
     (dataset / "README.md").unlink()
     refused("has no README.md: a data set needs a card", upload_dataset, dataset, "ada/rows")
     assert hub.asked == []
+
+
+def test_a_card_that_the_hub_does_not_take_is_named(hub, dataset):
+    (dataset / "README.md").write_text("---\nlicense: All rights mine\n---\n# Rows\n")
+    refused('refuses ada/rows.*"license" must be one of', upload_dataset, dataset, "ada/rows")
+    assert hub.repositories["datasets/ada/rows"].files.keys() == {".gitattributes"}

@@ -52,7 +52,7 @@ def _card(run: Run, repo: str, names: list[str], reports: dict[str, list[dict[st
 
     record = run.record
     title = repo.partition("/")[2] or run.folder.name
-    ggufs = [name for name in names if name.endswith(".gguf")]
+    ggufs = [name for name in names if name.endswith(".gguf") and "lora" not in name.lower()]  # whole models
     adapter = "adapter_config.json" in names
     index = _index(reports)
     data = ModelCardData(
@@ -78,7 +78,7 @@ def _card(run: Run, repo: str, names: list[str], reports: dict[str, list[dict[st
         lineage=[_ancestor(each) for each in lineage(run)],
         evaluations=[_evaluation(name, entries) for name, entries in reports.items()],
         parity=_parity(run),
-        ggufs=ggufs,
+        gguf=max(ggufs, key=lambda name: ("f16" not in name, name), default=""),  # the largest quantised one
         modelfile="Modelfile" in names,
         merged=next((name.rpartition("/")[0] for name in names if name.endswith("/config.json")), ""),
         adapter=adapter,
@@ -179,7 +179,7 @@ def _facts(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("Mean training loss", results.get("train_loss") and f"{results['train_loss']:.3f}"),
         ("Hardware", ", ".join(filter(None, [machine.get("name"), memory, ram, machine.get("dtype")]))),
         ("Training time" + (", since it was resumed" if "resumed" in record else ""), seconds and f"{seconds:.0f} s"),
-        ("Energy of the GPU", results.get("energy_wh") and f"{results['energy_wh']:.0f} Wh"),
+        ("Energy of the GPU", machine.get("energy_wh") and f"{machine['energy_wh']:.0f} Wh"),
         ("Finished", (record.get("finished") or "")[:10]),
         ("Software", ", ".join(filter(None, [record.get("python") and f"Python {record['python']}", packages]))),
         ("Code, commit", record.get("commit") and f"`{record['commit']}`"),
@@ -250,6 +250,8 @@ def _parity(run: Run) -> str:
     try:
         found = json.loads((run.folder / "export" / "parity.json").read_text("utf-8"))
     except (OSError, ValueError):
+        return ""
+    if found.get("adapter") not in (None, _adapter(run)):  # of weights from before
         return ""
     if found.get("markdown"):
         return found["markdown"].strip()

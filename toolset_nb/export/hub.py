@@ -7,17 +7,16 @@ is not there yet. The token is `huggingface_hub.get_token()`'s and stands in no 
 """
 
 import json
-import os
+import re
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 from toolset_nb.export.card import MARK, base_id, card_files
+from toolset_nb.export.refusals import TOKENS, in_words
 from toolset_nb.export.weights import ExportError
 from toolset_nb.runs import Run
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-TOKENS = "https://huggingface.co/settings/tokens"
 
 
 def check_hub(repo: str, kind: str = "model", private: bool = True) -> None:
@@ -40,7 +39,7 @@ def check_hub(repo: str, kind: str = "model", private: bool = True) -> None:
         raise ExportError(
             "push_to_hub needs a token: `hf auth login`, HF_TOKEN in the environment, or a Colab secret HF_TOKEN"
         )
-    with _in_words(repo):
+    with in_words(repo):
         validate_repo_id(repo)
         if "/" not in repo:
             raise ExportError(f"hub_repo {repo!r} has no owner: expected for example your-name/{repo}")
@@ -82,7 +81,8 @@ def upload(run: Run, repo: str, confirm: Callable[[str], bool] | None = None, pr
 def upload_dataset(
     path: Path | str, repo: str, confirm: Callable[[str], bool] | None = None, private: bool = True
 ) -> str:
-    """Uploads a .jsonl file, or those of a folder, with the README.md beside them as the card; otherwise as `upload`."""
+    """Uploads a .jsonl file, or those of a folder, with the README.md beside them and its pictures; otherwise as `upload`."""
+    import yaml
     from huggingface_hub import DatasetCard
 
     path = Path(path)
@@ -95,9 +95,19 @@ def upload_dataset(
         raise ExportError(f"{path}: no such .jsonl file, nor a folder with one")
     if not (folder / "README.md").is_file():
         raise ExportError(f"{folder} has no README.md: a data set needs a card that says where its rows come from")
-    card = DatasetCard.load(folder / "README.md")
-    card.data.tags = list(dict.fromkeys([*(card.data.tags or []), MARK]))
-    files["README.md"] = str(card).encode()
+    try:
+        card = DatasetCard.load(folder / "README.md")
+    except (ValueError, yaml.YAMLError) as error:
+        raise ExportError(
+            f"{folder / 'README.md'}: its header is not YAML ({' '.join(str(error).split())[:200]})"
+        ) from None
+    card.data["tags"] = list(dict.fromkeys([*(card.data.get("tags") or []), MARK]))
+    text = str(card)
+    for link in re.findall(r"!\[[^]]*\]\((?!https?:)([^)\s]+)\)", text):  # its pictures go beside it
+        if (folder / link).is_file():
+            files[Path(link).name] = folder / link
+            text = text.replace(f"]({link})", f"]({Path(link).name})")
+    files["README.md"] = text.encode()
     return _send(files, repo, "dataset", f"{', '.join(files)}", confirm, private)
 
 
@@ -142,7 +152,7 @@ def _send(
     check_hub(repo, kind, private)
     api = HfApi(token=get_token())
     _check_base(api, base)
-    with _in_words(repo):
+    with in_words(repo):
         additions = [CommitOperationAdd(name, each) for name, each in files.items()]
         for number, addition in enumerate(additions, 1):  # one by one: a broken connection costs one file
             print(f"  {number} of {len(additions)}: {addition.path_in_repo}, {_size(sizes[addition.path_in_repo])}")
@@ -168,7 +178,7 @@ def _check_base(api, base: str) -> None:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     if base:
-        with _in_words(base):
+        with in_words(base):
             try:
                 api.auth_check(base)
             except GatedRepoError:
@@ -187,64 +197,6 @@ def _portable(config: Path, base: str) -> bytes:
     if Path(named).is_absolute():
         values["base_model_name_or_path"] = base or Path(named).name
     return (json.dumps(values, indent=2) + "\n").encode()
-
-
-@contextmanager
-def _in_words(repo: str):
-    """What the Hub refuses as an ExportError of one sentence, without the client's own words: they may hold the token."""
-    import httpx
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
-
-    try:
-        yield
-    except ExportError:
-        raise
-    except (
-        httpx.HTTPError,
-        OfflineModeIsEnabled,
-        HFValidationError,
-        ConnectionError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        raise ExportError(_reason(error, repo)) from None
-
-
-def _reason(error: BaseException, repo: str) -> str:
-    import httpx
-    from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
-
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # the client wraps what stopped a file
-    if isinstance(error, HFValidationError):
-        return (
-            f"hub_repo {repo!r} is no name that the Hub allows: expected owner/name of letters, digits, '-', '_' and '.', "
-            "96 at most, without '--' or '..' and not ending in .git"
-        )
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set: unset it and start Python again to use the Hub"
-    if isinstance(error, httpx.TransportError | ConnectionError):
-        return (
-            f"no connection to {constants.ENDPOINT} ({type(error).__name__}): when there is one, call it again; what has "
-            "arrived is not sent again"
-        )
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status == 401:
-        first = "HF_TOKEN in the environment comes before `hf auth login`; " if os.environ.get("HF_TOKEN") else ""
-        return (
-            f"the Hub does not know this token (401): it was deleted, has expired or is not whole; {first}see {TOKENS}"
-        )
-    if status == 403:
-        return f"this token may not write to {repo} (403): give it write access to that repository or owner at {TOKENS}"
-    if status == 404:
-        return f"{repo} is not there, or not for this token (404): see {TOKENS} for what the token may see"
-    if status == 409:
-        return f"{repo} exists but this token cannot see it (409): choose another name, or see {TOKENS}"
-    said = (getattr(error, "server_message", None) or "").replace(get_token() or "\0", "...")
-    said = f" ({' '.join(said.split())[:200]})" if said else ""
-    number = f" with {status}" if status else ""
-    return f"the Hub refuses {repo}{number}: {type(error).__name__}{said}; what has arrived is not sent again"
 
 
 def _size(count: float) -> str:
