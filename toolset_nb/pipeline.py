@@ -1,4 +1,6 @@
-"""All notebooks in a row: SFT, KTO from its run, evaluation of base, SFT and KTO. Each step is a papermill run of its notebook.
+"""All notebooks in a row: SFT, KTO from its run, evaluation of base, SFT and KTO, export of the last.
+
+Each step is a papermill run of its notebook.
 
 A pipeline is a folder `runs/<name>/` with `pipeline.json` (what each step was given and how it ended) and the executed notebooks.
 Started again under its name it goes on at the step that has not ended well; a training step there resumes from its
@@ -19,7 +21,7 @@ from toolset_nb import runs
 from toolset_nb.paths import repo_root
 from toolset_nb.settings import PipelineSettings, SettingsError
 
-STEPS = ("sft", "kto", "evaluate")
+STEPS = ("sft", "kto", "evaluate", "export")
 
 
 class PipelineError(RuntimeError):
@@ -41,6 +43,7 @@ def plan(settings: PipelineSettings, name: str) -> dict[str, dict[str, Any]]:
         "sft": {**shared, "run_name": sft, "resume": "auto"},
         "kto": {"sft_run": sft, "run_name": kto, "resume": "auto"},
         "evaluate": {"targets": ",".join(targets)},
+        "export": {"run": targets[-1] if len(targets) > 1 else "latest"},
     }
     return {step: given[step] | _extra(settings, step) for step in STEPS if step in chosen}
 

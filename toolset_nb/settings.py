@@ -9,6 +9,7 @@ import ast
 import builtins
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import load_dotenv
@@ -163,6 +164,31 @@ class EvaluateSettings(Settings):
     resume: Choice("auto", "no") = "auto"
 
 
+class ExportSettings(Settings):
+    """Parameters of export.ipynb."""
+
+    run: str = "latest"
+    formats: str = "q8_0"
+    imatrix: str = ""
+    llama_cpp: str = ""
+    system: str = ""
+    context: Whole = Field(4096, ge=256, le=1_048_576)
+    temperature: Real = Field(0.0, ge=0, le=2)
+    lm_studio: str = ""
+    parity: Choice("stop", "warn", "none") = "warn"
+    parity_prompts: Whole = Field(8, ge=1)
+    parity_tasks: Whole = Field(0, ge=0)
+    push_to_hub: bool = False
+    hub_repo: str = ""
+
+    @field_validator("imatrix")
+    @classmethod
+    def _matrix_file(cls, value: str) -> str:
+        if value not in ("", "auto") and not Path(value).expanduser().is_file():
+            raise ValueError("nothing, auto, or a file that llama-imatrix made")
+        return value
+
+
 class DatasetSettings(Settings):
     """Parameters of dataset.ipynb."""
 
@@ -179,12 +205,13 @@ class DatasetSettings(Settings):
 class PipelineSettings(Settings):
     """Parameters of pipeline.ipynb and of `python -m toolset_nb pipeline`; what is empty is left to the step's notebook."""
 
-    steps: str = "sft,kto,evaluate"
+    steps: str = "sft,kto,evaluate,export"
     model_size: Choice("auto", "tiny", "3b", "7b", "13b", "20b") = "auto"
     base_model: str = ""
     sft_parameters: str = ""
     kto_parameters: str = ""
     evaluate_parameters: str = ""
+    export_parameters: str = ""
 
 
 def origins(settings: Settings) -> dict[str, str]:

@@ -1,110 +1,78 @@
-"""From a run to a GGUF: made once, made again when the adapter changes, nothing half-written.
+"""From weights to GGUF by llama.cpp's real converters, and what they refuse in words."""
 
-The converter and the merge are stand-ins here; the real converter runs in test_models and test_servers.
-"""
-
-import subprocess
-from types import SimpleNamespace
+import json
+import os
+import shutil
 
 import pytest
+from gguf import GGUFReader
 
-from toolset_nb.export import ExportError, base_gguf, convert, gguf, run_gguf
-from toolset_nb.runs import Run
-
-
-@pytest.fixture
-def converter(monkeypatch, tmp_path):
-    """A stand-in for llama.cpp's script: writes its --outfile, then ends with `converter.code`."""
-    script = SimpleNamespace(code=0, error=None)
-
-    def execute(command, **_):
-        with open(command[command.index("--outfile") + 1], "wb") as file:
-            file.write(b"GGUF, half of it")
-        if script.error:
-            raise script.error
-        return subprocess.CompletedProcess(command, script.code, "", "Traceback\nValueError: unknown architecture\n")
-
-    monkeypatch.setattr(gguf, "unpack", lambda wheel: tmp_path)
-    monkeypatch.setattr(gguf.subprocess, "run", execute)
-    return script
-
-
-def test_a_conversion_makes_the_file_and_nothing_else(converter, tmp_path):
-    target = tmp_path / "out" / "m.gguf"
-    assert convert(tmp_path, target) == target
-    assert [path.name for path in target.parent.iterdir()] == ["m.gguf"]
-
-
-def test_a_refused_conversion_leaves_nothing_and_the_old_file_as_it_was(converter, tmp_path):
-    target = tmp_path / "out" / "m.gguf"
-    converter.code = 1
-    with pytest.raises(ExportError, match="refused .*: ValueError: unknown architecture"):
-        convert(tmp_path, target)
-    assert list(target.parent.iterdir()) == []
-    target.write_bytes(b"old")
-    converter.error = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        convert(tmp_path, target)
-    assert [(path.name, path.read_bytes()) for path in target.parent.iterdir()] == [("m.gguf", b"old")]
+from toolset_nb.downloads import DownloadError, unpack
+from toolset_nb.export import ExportError, base_gguf, gguf, llamacpp
 
 
 @pytest.fixture
 def made(monkeypatch):
-    """Names of the models converted, in order; merge and convert are stand-ins."""
+    """Names of the models converted, in order; the converter is a stand-in."""
     made = []
 
     def convert(folder, target):
-        made.append(target)
+        made.append(folder)
         target.write_bytes(b"GGUF")
         return target
 
-    monkeypatch.setattr(gguf, "merge", lambda run, folder: folder)
     monkeypatch.setattr(gguf, "convert", convert)
     return made
-
-
-def test_a_runs_gguf_is_made_once_and_again_when_the_adapter_changed(run, made):
-    first = run_gguf(run)
-    assert first == run.folder / "export" / "model-q8_0.gguf"
-    assert run_gguf(run) == first and len(made) == 1
-    (run.folder / "adapter" / "adapter_model.safetensors").write_bytes(b"other weights")
-    assert run_gguf(run) == first and len(made) == 2
-
-
-@pytest.mark.parametrize("mark", ["", '{"adapter_model.saf', "[]"])
-def test_138_a_torn_mark_means_made_again(run, made, mark):
-    run_gguf(run).with_suffix(".json").write_text(mark)
-    run_gguf(run)
-    run_gguf(run)
-    assert len(made) == 2
-
-
-def test_a_merge_that_fails_leaves_no_scratch_folder(run, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(gguf, "merge", full)
-    before = {path.name for path in run.folder.iterdir()}
-    with pytest.raises(OSError):
-        run_gguf(run)
-    assert {path.name for path in run.folder.iterdir()} - before <= {"export"}
-    assert list((run.folder / "export").iterdir()) == []
-
-
-def test_a_run_without_an_adapter_says_its_status():
-    run = Run.start("sft", "tiny")
-    run.fail("stopped")
-    with pytest.raises(ExportError, match="has no adapter: its status is failed"):
-        run_gguf(run)
 
 
 def test_the_gguf_of_a_base_folder_is_cached_until_the_folder_changes(made, monkeypatch, tmp_path):
     monkeypatch.setenv("TOOLSET_NB_CACHE", str(tmp_path / "cache"))
     base = tmp_path / "base"
     base.mkdir()
-    (tmp_path / "cache" / "gguf").mkdir(parents=True)
     (base / "model.safetensors").write_bytes(b"1")
     assert base_gguf(str(base)) == base_gguf(str(base))
     (base / "model.safetensors").write_bytes(b"2")
     base_gguf(str(base))
-    assert len(made) == 2
+    assert made == [base, base]
+
+
+def test_an_architecture_that_llamacpp_does_not_know_is_named_and_nothing_is_left(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["OrchidForCausalLM"]}))
+    with pytest.raises(ExportError, match="llama.cpp's converter refused .*OrchidForCausalLM"):
+        gguf.convert(folder, tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here: a device on which no byte has room")
+def test_138_a_full_disk_is_called_that(tiny_model, tmp_path):
+    full = tmp_path / "full.gguf"
+    full.symlink_to("/dev/full")
+    with pytest.raises(ExportError, match="the disk is full: .*make room or choose fewer formats"):
+        gguf.convert(tiny_model, full, "f16")
+
+
+def test_a_lora_adapter_becomes_a_gguf_of_its_own(lora_run, tmp_path):
+    try:
+        unpack(llamacpp.SOURCE)
+    except DownloadError as error:
+        pytest.skip(f"llama.cpp's source cannot be had here: {error}")
+    reader = GGUFReader(gguf.convert_lora(lora_run, tmp_path / "model.lora.gguf"))
+    assert reader.fields["general.type"].contents() == "adapter"
+    names = {tensor.name for tensor in reader.tensors}
+    assert names == {
+        f"blk.{layer}.{part}.weight.lora_{side}" for layer in (0, 1) for part in ("attn_q", "ffn_down") for side in "ab"
+    }
+
+
+def test_layers_trained_whole_cannot_be_a_gguf_lora(lora_run, tmp_path):
+    config = lora_run.folder / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": ["layers.1"]}))
+    with pytest.raises(ExportError, match="format lora: .* trained 1 modules whole .*lora_rank above 0"):
+        gguf.convert_lora(lora_run, tmp_path / "x.gguf")
+
+
+def test_an_importance_matrix_is_weighed_by_rows_as_the_model_reads_them(lora_run):
+    text = gguf.calibration(lora_run, 3)
+    assert text.count("<|im_start|>user\n") >= 3 and "<tool_call>\n" in text

@@ -21,7 +21,7 @@ import pytest
 from toolset_nb import runs
 
 ROOT = Path(__file__).resolve().parents[2]
-CHAIN = ("sft_beginner", "sft", "kto", "evaluate")
+CHAIN = ("sft_beginner", "sft", "kto", "evaluate", "export")
 TRAINING = CHAIN[:3]
 FAKE_TOKEN = "hf_" + "NoSuchToken" * 3
 LOGGED = [
@@ -59,6 +59,8 @@ def options(name, tiny_model):
     """What makes a notebook short."""
     if name == "evaluate":
         return ["-f", ROOT / "params" / "ci_evaluate.yaml"]
+    if name == "export":
+        return ["-f", ROOT / "params" / "ci_export.yaml"]
     model = [] if name == "kto" else ["-p", "model_size", "tiny", "-p", "base_model", tiny_model]
     return ["-f", ROOT / "params" / "ci.yaml", *model]
 
@@ -159,6 +161,17 @@ def test_evaluate_reports_base_and_tuned_model_side_by_side(chain):
     assert all(f"## {label}" in text for label in reports) and "request errors" in text
     assert len((folder / "records.csv").read_text("utf-8").splitlines()) == 1 + 2 * 3
     assert (folder / "measures.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_export_leaves_models_that_get_the_trained_prompts_and_what_other_programs_need(chain):
+    out, run = chain("export")
+    folder = run.folder / "export"
+    made = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert {"model-f16.gguf", "model-q8_0.gguf", "Modelfile", "parity.json", "parity.md"} <= made
+    for row in json.loads((folder / "parity.json").read_text())["formats"].values():
+        assert row["prompts_equal"] == row["tokens_equal"] == row["total"] == 2
+    printed = out.read_text("utf-8")
+    assert all(words in printed for words in ("lms import", "ollama create", "llama-server -m"))
 
 
 @pytest.mark.parametrize("name", CHAIN)
@@ -340,13 +353,19 @@ def test_the_pipeline_notebook_runs_the_others_and_leaves_their_notebooks(tiny_m
         "sft_parameters": short,
         "kto_parameters": short,
         "evaluate_parameters": "limit: 2, max_tokens: 24, slots: 2",
+        "export_parameters": "parity: none",
     }
     done = papermill("pipeline", tmp_path / "out.ipynb", *(part for item in given.items() for part in ("-p", *item)))
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "runs" / "all"
     state = json.loads((folder / "pipeline.json").read_text())
-    assert [entry["status"] for entry in state.values()] == ["complete"] * 3
-    assert {path.name for path in folder.glob("*.ipynb")} == {"sft.ipynb", "kto.ipynb", "evaluate.ipynb"}
+    assert [entry["status"] for entry in state.values()] == ["complete"] * 4
+    assert {path.name for path in folder.glob("*.ipynb")} == {
+        "sft.ipynb",
+        "kto.ipynb",
+        "evaluate.ipynb",
+        "export.ipynb",
+    }
     report = tmp_path / "runs" / "all-kto" / "evaluation" / "full_coverage"
     assert {"base.json", "all-sft.json", "all-kto.json", "report.html"} <= {path.name for path in report.iterdir()}
 

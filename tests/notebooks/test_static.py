@@ -26,10 +26,12 @@ SETTINGS = {
     "evaluate": settings.EvaluateSettings,
     "dataset": settings.DatasetSettings,
     "pipeline": settings.PipelineSettings,
+    "export": settings.ExportSettings,
 }
 TRAINING = {"sft_beginner", "sft", "kto"}
 HEADINGS = {
     "pipeline": ["## 3 Plan", "## 4 Run", "## 5 Look at it"],
+    "export": ["## 3 Check the room", "## 4 Export", "## 5 Compare the formats", "## 6 Use it", "## 7 Save"],
     "evaluate": ["## 3 Check the data", "## 4 Load", "## 5 Evaluate", "## 6 Look at the answers", "## 7 Save"],
     "dataset": [
         "## 3 Preview",

@@ -34,12 +34,12 @@ def pipeline(options: argparse.Namespace) -> int:
 
 def add(commands: Any) -> None:
     """Adds these commands to the parser."""
-    command = commands.add_parser("pipeline", help="SFT, KTO, evaluation in a row; restarts at the step that failed")
+    command = commands.add_parser("pipeline", help="SFT, KTO, evaluation, export in a row; goes on where it failed")
     command.add_argument("--run-name", metavar="NAME", help="give it to go on with a pipeline (default: the time)")
-    command.add_argument("--steps", metavar="LIST", help="some of sft,kto,evaluate (default: all)")
+    command.add_argument("--steps", metavar="LIST", help="some of sft,kto,evaluate,export (default: all)")
     command.add_argument("--model-size", metavar="SIZE")
     command.add_argument("--base-model", metavar="ID", help="a Hub id or a local folder")
-    for step in ("sft", "kto", "evaluate"):
+    for step in ("sft", "kto", "evaluate", "export"):
         command.add_argument(
             f"--{step}-parameters", metavar="YAML", help=f"for {step}.ipynb: 'max_rows: 200, epochs: 1'"
         )

@@ -1,8 +1,14 @@
-"""From a run folder to files that other programs load: merged safetensors, GGUF, the Hub with a model card, Google Drive."""
+"""From a run folder to files that other programs load: merged safetensors, GGUF in several sizes, and the Hub.
+
+formats: what is made, in which order, whether there is room; weights: the merge; gguf, llamacpp: llama.cpp's converters and
+quantiser; serving: what LM Studio, Ollama and llama-server need; parity: whether the formats answer as the adapter does; hub, card,
+drive: sharing.
+"""
 
 from toolset_nb.export.card import model_card
 from toolset_nb.export.drive import copy_to_drive
-from toolset_nb.export.gguf import base_gguf, convert, run_gguf
+from toolset_nb.export.formats import chosen, make, plan, run_gguf, table
+from toolset_nb.export.gguf import base_gguf, convert
 from toolset_nb.export.hub import check_hub, upload, upload_dataset
 from toolset_nb.export.weights import ExportError, merge, sixteen_bit
 
@@ -10,12 +16,16 @@ __all__ = [
     "ExportError",
     "base_gguf",
     "check_hub",
+    "chosen",
     "convert",
     "copy_to_drive",
+    "make",
     "merge",
     "model_card",
+    "plan",
     "run_gguf",
     "sixteen_bit",
+    "table",
     "upload",
     "upload_dataset",
 ]

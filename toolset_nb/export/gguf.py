@@ -1,67 +1,73 @@
 """GGUF files, as llama.cpp and all that builds on it load them.
 
-The converter is llama.cpp's own script, pinned and checked, run in a process of its own with its own gguf package.
+The converters are llama.cpp's own scripts, each run in a process of its own with its own gguf package.
 """
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from toolset_nb.downloads import CONVERTER, cache_folder, unpack
-from toolset_nb.export.weights import ExportError, merge, sixteen_bit
+from toolset_nb.downloads import cache_folder
+from toolset_nb.export import artefacts, llamacpp
+from toolset_nb.export.weights import ExportError, base_files
 from toolset_nb.runs import Run, file_hash
 
+RENDERING = ("hermes", "none", "none")  # how rows are rendered where run.json does not say
 
-def convert(model_folder: Path | str, gguf: Path) -> Path:
-    """A folder of safetensors as one q8_0 GGUF; raises ExportError with the converter's last line."""
-    tools = unpack(CONVERTER)
-    gguf.parent.mkdir(parents=True, exist_ok=True)
-    temporary = gguf.with_name(f".{gguf.name}.{os.getpid()}")
-    command = [sys.executable, str(tools / "convert_hf_to_gguf.py"), str(model_folder), "--outtype", "q8_0"]
-    environment = {**os.environ, "PYTHONPATH": str(tools), "HF_HUB_OFFLINE": "1"}
-    try:
-        done = subprocess.run([*command, "--outfile", str(temporary)], capture_output=True, text=True, env=environment)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ExportError(f"llama.cpp's converter refused {model_folder}: {last}")
-        os.replace(temporary, gguf)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+def convert(model_folder: Path | str, gguf: Path, kind: str = "q8_0", llama_cpp: str = "") -> Path:
+    """A folder of safetensors as one GGUF of `kind` (f16 or q8_0); raises ExportError with the converter's last line."""
+    script = llamacpp.converter(folder=llama_cpp)
+    command = [sys.executable, str(script), str(model_folder), "--outtype", kind, "--outfile", str(gguf)]
+    llamacpp.execute(command, f"llama.cpp's converter refused {model_folder}", script.parent)
     return gguf
 
 
-def run_gguf(run: Run) -> Path:
-    """The run's GGUF, made on first use; made again when the adapter has changed since."""
-    gguf = run.path("export", "model-q8_0.gguf")
-    mark = gguf.with_suffix(".json")
-    weights = {file.name: file_hash(file) for file in sorted((run.folder / "adapter").glob("*.safetensors"))}
-    if not weights:
-        raise ExportError(f"{run} has no adapter: its status is {run.status}")
-    if gguf.exists() and mark.exists() and mark.read_text() == json.dumps(weights):
-        return gguf
-    with tempfile.TemporaryDirectory(dir=run.folder) as scratch:
-        convert(merge(run, Path(scratch)), gguf)
-    mark.write_text(json.dumps(weights))
+def convert_lora(run: Run, gguf: Path, llama_cpp: str = "") -> Path:
+    """The run's LoRA adapter as a GGUF that llama.cpp adds to its base (`--lora`); raises ExportError for one without matrices."""
+    config = json.loads((run.folder / "adapter" / "adapter_config.json").read_text("utf-8"))
+    if whole := config.get("modules_to_save"):
+        raise ExportError(
+            f"format lora: {run} trained {len(whole)} modules whole ({whole[0]} ...), and a GGUF LoRA holds low-rank "
+            "matrices only; take merged or a GGUF format, or train with lora_rank above 0"
+        )
+    script = llamacpp.converter("convert_lora_to_gguf.py", llama_cpp)
+    base = base_files(run.record["base_folder"])
+    command = [sys.executable, str(script), "--base", str(base), "--outtype", "f16", "--outfile", str(gguf)]
+    llamacpp.execute([*command, str(run.folder / "adapter")], f"llama.cpp's converter refused {run}", script.parent)
     return gguf
+
+
+def chat_template(gguf: Path) -> str:
+    """The Jinja chat template that a GGUF carries, "" when it has none."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(gguf).fields.get("tokenizer.chat_template")
+    return field.contents() if field else ""
 
 
 def base_gguf(folder: str) -> Path:
-    """The GGUF of an untuned model folder or Hub id, cached."""
+    """The GGUF of an untuned model folder or Hub id, cached; made again when the folder changes."""
     source = Path(folder)
     gguf = cache_folder() / "gguf" / f"{source.name}-q8_0.gguf"
-    mark = gguf.with_suffix(".json")
-    key = {
-        "folder": folder,
-        **{f.name: file_hash(f) for f in (sorted(source.iterdir()) if source.is_dir() else []) if f.is_file()},
-    }
-    if not (gguf.exists() and mark.exists() and mark.read_text() == json.dumps(key)):
-        if not source.is_dir():
-            from huggingface_hub import snapshot_download
-
-            folder = snapshot_download(sixteen_bit(folder))
-        convert(folder, gguf)
-        mark.write_text(json.dumps(key))
+    files = [file for file in (sorted(source.iterdir()) if source.is_dir() else []) if file.is_file()]
+    key = {"folder": folder, **{file.name: file_hash(file) for file in files}}
+    artefacts.finish(gguf, key, lambda path: convert(base_files(folder), path))
     return gguf
+
+
+def calibration(run: Run, count: int = 200) -> str:
+    """The first rows of the training data as this model reads them, for an importance matrix."""
+    from itertools import islice
+
+    from transformers import AutoTokenizer
+
+    from toolset_nb import rows
+    from toolset_nb.paths import repo_root
+
+    given = run.record["parameters"]
+    rendering = (given.get(name) for name in ("call_format", "context_source", "tool_exposure"))
+    source = [row for _, row in islice(rows.read(repo_root() / "datasets" / "sft.jsonl"), count)]
+    parts = rows.training_rows(source, *(value or default for value, default in zip(rendering, RENDERING, strict=True)))
+    tokenizer = AutoTokenizer.from_pretrained(run.folder / "adapter")
+    return "\n".join(tokenizer.apply_chat_template(p["prompt"] + p["completion"], tokenize=False) for p in parts)

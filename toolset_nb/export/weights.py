@@ -1,27 +1,41 @@
-"""A run's adapter merged into its base: the one step that needs the model in memory."""
+"""A run's adapter merged into its 16-bit base: the one step that needs the model in memory."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from toolset_nb.runs import Run
 
+NEEDED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]  # of a base on the Hub
+
 
 class ExportError(RuntimeError):
-    """A model could not be merged, converted or uploaded; nothing half-written is left."""
+    """A model could not be merged, converted, compared or uploaded; nothing half-written is left."""
 
 
 def merge(run: Run, folder: Path) -> Path:
-    """The run's adapter merged into its 16- or 32-bit base, as safetensors in `folder`."""
+    """The run's adapter merged into its base, as 16-bit safetensors in `folder`, with the tokenizer that was trained.
+
+    The base is held once: PEFT merges layer by layer in place, and shards are written one by one. Raises ExportError.
+    """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    record = run.record
-    dtype = torch.float32 if record["hardware"]["device"] == "cpu" else torch.bfloat16
-    model = AutoModelForCausalLM.from_pretrained(sixteen_bit(record["base_folder"]), dtype=dtype)
+    base = base_files(run.record["base_folder"])
+    trained = getattr(torch, merge_dtype(run.record))
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=trained)
     model = PeftModel.from_pretrained(model, run.folder / "adapter").merge_and_unload()
-    model.save_pretrained(folder)
+    if trained is torch.float32:
+        model.to(torch.float16)  # what was trained in 32 bits keeps more digits in float16 than in bfloat16
+    model.save_pretrained(folder, max_shard_size="4GB")
     AutoTokenizer.from_pretrained(run.folder / "adapter").save_pretrained(folder)
     return folder
+
+
+def merge_dtype(record: dict[str, Any]) -> str:
+    """What a run is merged in: float32 where it was trained on a CPU, else bfloat16."""
+    return "float32" if record["hardware"]["device"] == "cpu" else "bfloat16"
 
 
 def sixteen_bit(base: str) -> str:
@@ -29,3 +43,68 @@ def sixteen_bit(base: str) -> str:
     for ending in ("-unsloth-bnb-4bit", "-bnb-4bit"):
         base = base.removesuffix(ending)
     return base
+
+
+def base_files(base: str) -> Path:
+    """The folder of a 16-bit base: a local one, or the Hub's, from its cache or fetched. Raises ExportError."""
+    name = sixteen_bit(base)
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute():
+            raise ExportError(f"the base model's folder {name} is not there any more: put it back, then export again")
+        from huggingface_hub import snapshot_download
+
+        folder = Path(_from_hub(name, lambda: snapshot_download(name, allow_patterns=NEEDED)))
+    config = folder / "config.json"
+    values = json.loads(config.read_text("utf-8")) if config.exists() else {}
+    if "bitsandbytes" in str((values.get("quantization_config") or {}).get("quant_method", "")):
+        raise ExportError(
+            f"{folder} holds 4-bit weights: a merge takes the 16-bit model; put its folder into base_folder of run.json"
+        )
+    return folder
+
+
+def base_shapes(base: str) -> list[tuple[int, ...]]:
+    """The shape of each weight of a 16-bit base, from the heads of its safetensors files; fetches no weights."""
+    name = sixteen_bit(base)
+    if Path(name).is_absolute() or Path(name).is_dir():
+        from safetensors import safe_open
+
+        shapes = []
+        for file in sorted(base_files(base).glob("*.safetensors")):
+            with safe_open(file, "numpy") as weights:
+                shapes += [tuple(weights.get_slice(key).get_shape()) for key in weights.keys()]  # noqa: SIM118
+        return shapes
+    from huggingface_hub import constants, get_safetensors_metadata
+
+    if constants.is_offline_mode():
+        return base_shapes(str(base_files(base)))
+    found = _from_hub(name, lambda: get_safetensors_metadata(name))
+    return [tuple(entry.shape) for part in found.files_metadata.values() for entry in part.tensors.values()]
+
+
+def _from_hub(name: str, ask):
+    """What the Hub says to `ask`, its refusals as ExportError."""
+    import httpx
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return ask()
+    except GatedRepoError:
+        raise ExportError(
+            f"the base model {name} needs a licence to be accepted: open https://huggingface.co/{name}, accept it, log in here "
+            "with `hf auth login`, then export again"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ExportError(f"the base model {name} is not on the Hub, or not for this token: check its name") from None
+    except (EntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise ExportError(
+            f"the base model {name} is not in the cache here and the Hub does not give it ({type(error).__name__}): "
+            "check the connection, then export again"
+        ) from None

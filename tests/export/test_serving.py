@@ -1,0 +1,123 @@
+"""What other programs get beside the GGUF. Ollama's template is rendered by Go's own text/template and held against ours."""
+
+import json
+import sys
+
+import pytest
+
+from toolset_nb import models
+from toolset_nb.downloads import DownloadError, Wheel, unpack
+from toolset_nb.export import ExportError, serving
+from toolset_nb.settings import ExportSettings
+
+GO = Wheel("py-go-template", "1.0.0", 2.4, "c681d3b94118276438ea2473aa8ac174a5b74d8db42c632fad92b17e0a4244ac")
+
+
+@pytest.fixture
+def gguf(lora_run):
+    file = lora_run.path("export", "model-q8_0.gguf")
+    file.write_bytes(b"GGUF")
+    return file
+
+
+def test_the_modelfile_holds_weights_template_stop_sampling_and_context(lora_run, gguf):
+    target = serving.write_modelfile(lora_run, gguf, ExportSettings(context=8192, temperature=0.2, system="Be brief."))
+    text = target.read_text("utf-8")
+    assert target == gguf.with_name("Modelfile") and text.startswith("FROM ./model-q8_0.gguf\n")
+    assert f'TEMPLATE """{serving.OLLAMA_TEMPLATE.read_text("utf-8")}"""\n' in text
+    assert text.endswith(
+        'PARAMETER stop "<|im_end|>"\nPARAMETER temperature 0.2\nPARAMETER num_ctx 8192\nSYSTEM """Be brief."""\n'
+    )
+    assert "SYSTEM" not in serving.modelfile(lora_run, gguf, ExportSettings())
+    with pytest.raises(ExportError, match="parameter system holds"):
+        serving.modelfile(lora_run, gguf, ExportSettings(system='a """ b'))
+
+
+def test_a_base_with_its_own_template_keeps_it(lora_run, gguf):
+    (lora_run.folder / "adapter" / "chat_template.jinja").write_text("{{ messages }}")
+    text = serving.modelfile(lora_run, gguf, ExportSettings())
+    assert "TEMPLATE" not in text and 'PARAMETER stop "<|im_end|>"' in text
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+USER = {"role": "user", "content": "Open \"Garden\" & <b> 'it'\n\nnow"}
+CALL = {"type": "function", "function": {"name": "vaultManager_openNote", "arguments": {"path": "Garden.md"}}}
+ONE = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+TWO = {"role": "assistant", "content": "Both.", "tool_calls": [CALL, CALL]}
+RESULT = {"role": "tool", "content": '{"ok": true}'}
+DONE = {"role": "assistant", "content": "Done."}
+CHATS = {
+    "a request": [USER],
+    "system": [SYSTEM, USER],
+    "a call and its result": [USER, ONE, RESULT],
+    "words and two calls": [SYSTEM, USER, TWO, RESULT, RESULT],
+    "a second request": [USER, ONE, RESULT, DONE, USER],
+}
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("vaultManager_openNote", "get_tools")]
+
+
+@pytest.fixture(scope="module")
+def go():
+    """Go's text/template as a function of a template file and values."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the wheel with Go's text/template is for Linux")
+    try:
+        folder = unpack(GO)
+        sys.path.insert(0, str(folder))
+        import go_template
+    except (DownloadError, ImportError, OSError) as error:
+        pytest.skip(f"Go's text/template cannot be had here: {error}")
+    finally:
+        sys.path[:] = [path for path in sys.path if "py-go-template" not in path]
+    return lambda file, values: go_template.render(file, values).decode()
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["no tools", "tools"])
+@pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
+def test_ollamas_template_renders_what_was_trained(go, chat, tools):
+    values = {
+        "System": SYSTEM["content"] if chat[0] is SYSTEM else "",
+        "Tools": [json.dumps(tool) for tool in tools or []],  # Ollama writes a tool as its JSON
+        "Messages": [_as_ollama(message) for message in chat],
+    }
+    trained = models.embedded_tokenizer().apply_chat_template(
+        chat, tools=tools, tokenize=False, add_generation_prompt=True
+    )
+    assert go(serving.OLLAMA_TEMPLATE, values) == trained
+
+
+def _as_ollama(message):
+    made = [
+        {"Function": {"Name": call["function"]["name"], "Arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message.get("tool_calls", [])
+    ]
+    return {"Role": message["role"], "Content": message["content"], "ToolCalls": made}
+
+
+def test_lm_studio_gets_the_file_where_it_looks_and_only_in_a_folder_that_is_there(lora_run, gguf, tmp_path):
+    with pytest.raises(ExportError, match="parameter lm_studio is .*: expected LM Studio's models folder"):
+        serving.place_for_lm_studio(lora_run, gguf, str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    for _ in range(2):
+        placed = serving.place_for_lm_studio(lora_run, gguf, str(tmp_path / "models"))
+    assert placed == tmp_path / "models" / "toolset-nb" / "sft-tiny" / "model-q8_0.gguf"
+    assert placed.read_bytes() == b"GGUF"
+    assert [path.name for path in placed.parent.iterdir()] == ["model-q8_0.gguf"]
+
+
+def test_the_commands_can_be_pasted(lora_run, tmp_path):
+    gguf = tmp_path / "my runs" / "model-q8_0.gguf"
+    typed = serving.commands(lora_run, gguf, ExportSettings(context=2048))
+    assert list(typed) == ["LM Studio", "Ollama", "llama.cpp"]
+    assert typed["llama.cpp"] == f"llama-server -m '{gguf}' --jinja -c 2048 --temp 0"
+    assert typed["Ollama"] == f"ollama create sft-tiny -f '{gguf.with_name('Modelfile')}' && ollama run sft-tiny"
+    assert typed["LM Studio"].startswith("lms import --copy --user-repo toolset-nb/sft-tiny '")
+    placed = serving.commands(lora_run, gguf, ExportSettings(lm_studio="~"))["LM Studio"]
+    assert placed == "lms load toolset-nb/sft-tiny --context-length 4096 && lms server start"
+
+
+def test_the_file_to_serve_is_the_best_of_eight_bits_or_less(tmp_path):
+    files = {name: tmp_path / name for name in ("adapter", "merged", "f16", "q4_k_m", "lora")}
+    assert serving.best(files) == files["q4_k_m"]
+    assert serving.best({**files, "q8_0": tmp_path / "8"}) == tmp_path / "8"
+    assert serving.best({"f16": tmp_path}) == tmp_path and serving.best({"merged": tmp_path}) is None

@@ -1,0 +1,84 @@
+"""What an export leaves: a file or folder made beside its place, moved there in one step, with a mark of what it was made from.
+
+The mark of `model-q8_0.gguf` is `.model-q8_0.gguf.json`. What a killed process left is removed by the next one. Not here: what is
+made, and how.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def finish(target: Path, key: dict[str, Any], make: Callable[[Path], Any]) -> bool:
+    """`make` writes the artefact to the path it is given, unless one made from `key` is there; True when it was made."""
+    if up_to_date(target, key):
+        return False
+    with draft(target) as path:
+        make(path)
+        os.replace(path, _emptied(target))
+    with draft(_mark(target)) as path:
+        path.write_text(json.dumps({"made_from": key, "bytes": size(target)}) + "\n", "utf-8")
+        os.replace(path, _mark(target))
+    return True
+
+
+def up_to_date(target: Path, key: dict[str, Any]) -> bool:
+    """Whether `target` is there, whole, and made from `key`."""
+    try:
+        mark = json.loads(_mark(target).read_text("utf-8"))
+        return mark == {"made_from": key, "bytes": size(target)}
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def draft(target: Path):
+    """A path beside `target` to write to; whatever is still there when the block ends is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    clear(target.parent)
+    path = target.with_name(f".{target.name}.{os.getpid()}")
+    remove(path)
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+def clear(folder: Path) -> None:
+    """Removes drafts of processes that are gone."""
+    import psutil
+
+    for path in folder.glob(".*"):
+        owner = path.suffix[1:]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder with all it holds, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of the files in a folder; raises FileNotFoundError."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
+def _emptied(target: Path) -> Path:
+    """A folder cannot be replaced by another in one step: the old one goes first, and without it no mark counts."""
+    if target.is_dir():
+        remove(target)
+    return target
+
+
+def _mark(target: Path) -> Path:
+    return target.with_name(f".{target.name}.json")

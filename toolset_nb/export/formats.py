@@ -1,0 +1,234 @@
+"""The formats of an export: what each takes, whether there is room, and making those that are asked for.
+
+All come from one merge: adapter into the 16-bit base, merged weights to an f16 or q8_0 GGUF by llama.cpp's converter, f16 to the
+k-quants by llama.cpp's quantiser. What is there and unchanged is not made again, so an interrupted export goes on. Not here:
+comparing the formats (`parity`) and what other programs need beside them (`serving`).
+"""
+
+import errno
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+
+from toolset_nb.export import artefacts, gguf, llamacpp, weights
+from toolset_nb.export.weights import ExportError, base_shapes, merge_dtype
+from toolset_nb.runs import Run, file_hash
+from toolset_nb.settings import ExportSettings, SettingsError
+
+
+class Format(NamedTuple):
+    """Where it goes below export/, bytes a weight, and bytes a weight in rows that are no multiple of 256 long."""
+
+    file: str
+    bytes: float
+    uneven: float
+    what: str
+
+
+# Bits of the block formats: ggml-common.h; the mixtures as measured for Llama-3-8B in llama-quantize's own table.
+# Rows that no k-quant block divides fall back to q8_0, q5_1 and q5_0 (llama-quant.cpp).
+FORMATS = {
+    "adapter": Format("", 0, 0, "as trained: peft and transformers, beside the base"),
+    "merged": Format("merged", 2, 2, "16-bit safetensors: transformers, vLLM"),
+    "f16": Format("model-f16.gguf", 2, 2, "GGUF without loss"),
+    "q8_0": Format("model-q8_0.gguf", 1.0625, 1.0625, "GGUF, 8 bits"),
+    "q6_k": Format("model-q6_k.gguf", 0.8203, 1.0625, "GGUF, 6 bits"),
+    "q5_k_m": Format("model-q5_k_m.gguf", 0.713, 0.85, "GGUF, 5 bits"),
+    "q4_k_m": Format("model-q4_k_m.gguf", 0.612, 0.8, "GGUF, 4 bits"),
+    "lora": Format("model.lora.gguf", 0, 0, "the adapter alone, for llama.cpp's --lora"),
+}
+ROOM = 1.1  # of what is counted: tokenizers, heads, block sizes of the file system
+
+
+class Row(NamedTuple):
+    """One line of the plan: a format, where it goes, how many bytes it takes, whether it is there."""
+
+    name: str
+    path: Path
+    bytes: int
+    there: bool
+
+
+def chosen(text: str) -> list[str]:
+    """The formats of a comma list in the order in which they are made; raises SettingsError naming those that are unknown."""
+    names = [part.strip().lower() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise SettingsError(f"parameter formats is {text!r}; expected some of {', '.join(FORMATS)}, by commas")
+    return [name for name in FORMATS if name in names]
+
+
+def plan(run: Run, settings: ExportSettings) -> list[Row]:
+    """What the export would make and how large each file will be, without making anything. Raises ExportError."""
+    shapes, adapter = base_shapes(run.record["base_folder"]), sum(map(artefacts.size, _adapter(run)))
+    rows = []
+    for name in chosen(settings.formats):
+        form = FORMATS[name]
+        size = sum(_bytes(shape, form) for shape in shapes) if form.bytes else adapter
+        path = run.folder / "adapter" if name == "adapter" else run.folder / "export" / form.file
+        there = name == "adapter" or artefacts.up_to_date(path, _key(run, name, settings.imatrix))
+        rows.append(Row(name, path, int(size), there))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The plan in Markdown."""
+    lines = [
+        f"| {row.name} | {FORMATS[row.name].what} | {size_words(row.bytes)} | {'there' if row.there else 'to be made'} |"
+        for row in rows
+    ]
+    return "\n".join(["| format | what it is | size | |", "|---|---|---|---|", *lines])
+
+
+def check_room(run: Run, rows: list[Row]) -> None:
+    """Raises ExportError when disk or memory are too small for what is to be made, naming both figures."""
+    import psutil
+
+    todo = {row.name for row in rows if not row.there}
+    if not todo - {"lora"}:
+        return
+    shapes = base_shapes(run.record["base_folder"])
+    sixteen = sum(_bytes(shape, FORMATS["f16"]) for shape in shapes)
+    needed = sum(row.bytes for row in rows if not row.there)
+    needed += 0 if "merged" in todo else sixteen  # in between
+    needed += sixteen if todo & llamacpp.FTYPES.keys() and "f16" not in todo else 0
+    free = shutil.disk_usage(run.folder).free
+    if needed * ROOM > free:
+        raise ExportError(
+            f"formats {', '.join(sorted(todo))} need {size_words(needed * ROOM)} on the disk of {run.folder} while they are "
+            f"made, and {size_words(free)} are free: choose fewer, or make room"
+        )
+    memory = sixteen * (2 if merge_dtype(run.record) == "float32" else 1) * ROOM
+    available = psutil.virtual_memory().available
+    if memory > available:
+        raise ExportError(
+            f"merging holds the base in memory: {size_words(memory)} are needed and {size_words(available)} are free; "
+            "close other programs, or export on a machine with more memory"
+        )
+
+
+def make(run: Run, settings: ExportSettings, say: Callable[[str], None] = print) -> dict[str, Path]:
+    """Format -> its file or folder. Checks for room first, makes what is not there yet, smallest work last to first.
+
+    Each is moved into place whole; a stop, a full disk or a kill leaves those that were done and the run as it was.
+    """
+    _adapter(run)
+    rows = plan(run, settings)
+    check_room(run, rows)
+    with artefacts.draft(run.folder / "export" / "work") as work, _disk_full_in_words(run):
+        work.mkdir()
+        made = _makers(run, settings, work)
+        for row in rows:
+            if row.name != "adapter":
+                key = _key(run, row.name, settings.imatrix)
+                new = artefacts.finish(row.path, key, made[row.name])
+                say(f"{row.name}: {row.path} ({size_words(artefacts.size(row.path))}{'' if new else ', was there'})")
+    for row in rows:
+        if row.path.suffix == ".gguf" and row.name != "lora":
+            check_template(run, row.path)
+    return {row.name: row.path for row in rows}
+
+
+def run_gguf(run: Run, kind: str = "q8_0") -> Path:
+    """The run's GGUF, made on first use; made again when the adapter has changed since."""
+    path = run.folder / "export" / FORMATS[kind].file
+    if artefacts.up_to_date(path, _key(run, kind)):
+        return path
+    return make(run, ExportSettings(formats=kind), lambda line: None)[kind]
+
+
+def check_template(run: Run, file: Path) -> None:
+    """Raises ExportError when a GGUF's chat template is not, byte for byte, the one that was trained."""
+    trained = run.folder / "adapter" / "chat_template.jinja"
+    if trained.exists() and gguf.chat_template(file) != trained.read_text("utf-8"):
+        raise ExportError(f"{file} carries another chat template than {trained}: delete it, then export again")
+
+
+def size_words(count: float) -> str:
+    """Bytes for people."""
+    unit = "kB" if count < 1e6 else "MB" if count < 1e9 else "GB"
+    return f"{count / {'kB': 1e3, 'MB': 1e6, 'GB': 1e9}[unit]:.3g} {unit}"
+
+
+def _makers(run: Run, settings: ExportSettings, work: Path) -> dict[str, Callable[[Path], Any]]:
+    """Format -> what writes it to a path. Merged weights and f16 are made once, in `work` where they are not asked for."""
+    export, tools = run.folder / "export", settings.llama_cpp
+
+    def there(name: str) -> bool:
+        return artefacts.up_to_date(export / FORMATS[name].file, _key(run, name, settings.imatrix))
+
+    @cache
+    def merged() -> Path:
+        return export / "merged" if there("merged") else weights.merge(run, work / "merged")
+
+    @cache
+    def sixteen() -> Path:
+        kept = export / FORMATS["f16"].file
+        return kept if there("f16") else gguf.convert(merged(), work / "f16.gguf", "f16", tools)
+
+    @cache
+    def matrix() -> Path | None:
+        if settings.imatrix != "auto":
+            return Path(settings.imatrix).expanduser() if settings.imatrix else None
+        (work / "rows.txt").write_text(gguf.calibration(run), "utf-8")
+        llamacpp.importance(sixteen(), work / "rows.txt", work / "imatrix.gguf", tools)
+        return work / "imatrix.gguf"
+
+    def quantiser(kind: str) -> Callable[[Path], None]:
+        return lambda path: llamacpp.quantise(sixteen(), path, kind, matrix(), tools)
+
+    return {
+        "merged": lambda path: weights.merge(run, path),
+        "f16": lambda path: gguf.convert(merged(), path, "f16", tools),
+        "q8_0": lambda path: gguf.convert(merged(), path, "q8_0", tools),
+        "lora": lambda path: gguf.convert_lora(run, path, tools),
+        **{kind: quantiser(kind) for kind in llamacpp.FTYPES},
+    }
+
+
+@contextmanager
+def _disk_full_in_words(run: Run):
+    """A disk that fills in spite of the check: other programs write too."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise ExportError(
+                f"the disk of {run.folder} is full: make room or choose fewer formats, then export again"
+            ) from None
+        raise
+
+
+def _adapter(run: Run) -> list[Path]:
+    """What was trained: weights, their configuration, tokenizer and template. Raises ExportError when there is none."""
+    files = sorted((run.folder / "adapter").glob("*.safetensors"))
+    if not files:
+        raise ExportError(f"{run} has no adapter: its status is {run.status}")
+    names = ("adapter_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    return files + [run.folder / "adapter" / name for name in names if (run.folder / "adapter" / name).exists()]
+
+
+def _key(run: Run, name: str, imatrix: str = "") -> dict[str, Any]:
+    """What a format is made from: another key, and it is made again."""
+    key: dict[str, Any] = {"format": name, "base": run.record["base_folder"]}
+    if name in llamacpp.FTYPES and imatrix:
+        key["imatrix"] = imatrix if imatrix == "auto" else file_hash(Path(imatrix).expanduser())
+    return key | {file.name: _hash(file, file.stat().st_mtime_ns) for file in _adapter(run)}
+
+
+@cache
+def _hash(file: Path, _changed: int) -> str:
+    return file_hash(file)
+
+
+def _bytes(shape: tuple[int, ...], form: Format) -> float:
+    """Norms and biases stay in 32 bits."""
+    if len(shape) < 2:
+        return prod(shape) * 4
+    return prod(shape) * (form.uneven if shape[-1] % 256 else form.bytes)

@@ -1,0 +1,229 @@
+"""Whether the exported formats answer as the adapter does: the same prompts, the same tokens, the same calls.
+
+The reference is the adapter in transformers. Merged weights are asked the same way, each GGUF through llama.cpp's own server.
+Compared are the prompt as rendered (bytes) and as cut into tokens, and the greedy reply: its calls with all arguments, or its
+words. With `parity_tasks` every GGUF also works on that many tasks, and the shares of vaults left as they should be are compared.
+"""
+
+import gc
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolset_nb import calls, models
+from toolset_nb.evaluation import evaluate, load_prompts, messages
+from toolset_nb.evaluation.statistics import compare, wilson
+from toolset_nb.export import artefacts
+from toolset_nb.export.weights import ExportError
+from toolset_nb.runs import Run, file_hash
+from toolset_nb.servers import Batches, serve
+from toolset_nb.settings import EvaluateSettings, ExportSettings
+
+FLOOR = {"merged": 1.0, "f16": 1.0, "q8_0": 0.98}  # share of equal replies; smaller formats are measured, not judged
+PROMPTS = "full_coverage"
+SLOTS = 8
+TOKENS = 320  # of a reply
+
+
+@dataclass
+class Replies:
+    """What one format makes of the prompts: rendered text, tokens, replies, and seconds for all.
+
+    `bos` is the token that llama.cpp takes off a rendered prompt, since it adds it when it cuts the text into tokens.
+    """
+
+    rendered: list[str]
+    tokens: list[list[int]]
+    texts: list[str]
+    seconds: float
+    bos: str = ""
+
+
+def measure(
+    run: Run, files: dict[str, Path], settings: ExportSettings, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """The comparison of `files` (format -> path) with the adapter, written to export/parity.json and parity.md.
+
+    Raises ExportError when a format falls below its floor and `settings.parity` is stop; with warn the record says so.
+    """
+    asking = _asking(run, settings)
+    prompts = load_prompts(PROMPTS, limit=settings.parity_prompts)
+    chats = [messages(prompt, asking) for prompt in prompts]
+    kinds = [name for name in files if name == "merged" or (files[name].suffix == ".gguf" and name != "lora")]
+    if not kinds:
+        raise ExportError(
+            f"formats {', '.join(files)}: nothing to compare with the adapter, choose merged or a GGUF format"
+        )
+    reference = by_transformers(run, chats, asking)
+    say(f"adapter: {len(chats)} prompts in {reference.seconds:.0f} s")
+    found: dict[str, Any] = {"prompt_set": PROMPTS, "prompts": len(chats), "formats": {}, "adapter": _weights(run)}
+    states: dict[str, dict[str, list[bool]]] = {}
+    for name in kinds:
+        if name == "merged":
+            made = by_transformers(str(files[name]), chats, asking)
+        else:
+            made, states[name] = by_server(files[name], chats, asking, settings.parity_tasks)
+        found["formats"][name] = compared(reference, made, FLOOR.get(name)) | {"bytes": artefacts.size(files[name])}
+        say(f"{name}: {_line(found['formats'][name])}")
+    first = next(iter(states), None)
+    if settings.parity_tasks and len(states) > 1:
+        found["tasks"] = {
+            f"{name} against {first}": _plain(compare(states[first], states[name])) for name in states if name != first
+        }
+    found["problems"] = problems(found)
+    found["markdown"] = markdown(found)
+    save(run, found)
+    if found["problems"] and settings.parity == "stop":
+        raise ExportError("; ".join(found["problems"]) + "; parity warn keeps the files all the same")
+    return found
+
+
+def compared(reference: Replies, made: Replies, floor: float | None) -> dict[str, Any]:
+    """Counts of equal prompts, tokens and replies, with the 95% Wilson interval of the last."""
+    total = len(reference.texts)
+    equal = [same_reply(one, other) for one, other in zip(reference.texts, made.texts, strict=True)]
+    low, high = wilson(sum(equal), total)
+    return {
+        "prompts_equal": sum(
+            other in (one, one.removeprefix(reference.bos))
+            for one, other in zip(reference.rendered, made.rendered, strict=True)
+        ),
+        "tokens_equal": sum(one == other for one, other in zip(reference.tokens, made.tokens, strict=True)),
+        "replies_equal": sum(equal),
+        "calls": sum(bool(calls.parse(text).calls) for text in reference.texts),
+        "total": total,
+        "share": round(sum(equal) / total, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "floor": floor,
+        "different": [number for number, same in enumerate(equal) if not same],
+        "seconds": round(made.seconds, 1),
+    }
+
+
+def same_reply(one: str, other: str) -> bool:
+    """The same calls with the same arguments in the same order; the same words where there is no call."""
+    first, second = calls.parse(one), calls.parse(other)
+    if first.calls or second.calls:
+        return first.calls == second.calls
+    return one.strip() == other.strip()
+
+
+def problems(found: dict[str, Any]) -> list[str]:
+    """A sentence for each format that is not what was trained."""
+    lines = []
+    for name, row in found["formats"].items():
+        for what in ("prompts", "tokens"):
+            if row[f"{what}_equal"] < row["total"]:
+                lines.append(
+                    f"{name}: {row['total'] - row[f'{what}_equal']} of {row['total']} prompts reach the model as other {what}"
+                )
+        if row["floor"] and row["share"] < row["floor"]:
+            lines.append(
+                f"{name}: {row['replies_equal']} of {row['total']} replies equal the adapter's, expected {row['floor']:.0%}"
+            )
+    return lines
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The comparison as a table."""
+    lines = [
+        f"{found['prompts']} prompts of `{found['prompt_set']}`, greedy; the adapter in transformers against each format.",
+        "",
+        "| format | size | prompts equal | tokens equal | replies equal | 95% interval | at least |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found["formats"].items():
+        equal = [f"{row[f'{what}_equal']}/{row['total']}" for what in ("prompts", "tokens", "replies")]
+        interval, floor = f"{row['low']:.0%} to {row['high']:.0%}", f"{row['floor']:.0%}" if row["floor"] else ""
+        cells = [name, f"{row['bytes'] / 1e6:.0f} MB", *equal, interval, floor]
+        lines.append(f"| {' | '.join(cells)} |")
+    if found.get("tasks"):
+        lines += ["", "| tasks: the vault is as it should be | before, after | difference, 95% interval | won, lost |"]
+        lines += ["|---|---|---|---|"]
+    for pair, row in found.get("tasks", {}).items():
+        shares = f"{row['before']:.0%}, {row['after']:.0%} of {row['tasks']}"
+        difference = f"{row['difference']:+.1%} ({row['low']:+.1%} to {row['high']:+.1%})"
+        lines.append(f"| {pair} | {shares} | {difference} | {row['won']}, {row['lost']} |")
+    lines += ["", *(f"- **{problem}**" for problem in found.get("problems", []))]
+    return "\n".join(lines).strip() + "\n"
+
+
+def by_transformers(source: Run | str, chats: list[list[dict]], asking: EvaluateSettings) -> Replies:
+    """The replies of a run's adapter, or of merged weights, in this process."""
+    network, tokenizer = models.for_generation(source)
+    rendered = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered]
+    started = time.perf_counter()
+    with Batches(network, tokenizer, "transformers", SLOTS) as endpoint:
+        texts = _replies(endpoint, chats, asking)
+    del network
+    gc.collect()  # the next format needs the memory
+    return Replies(rendered, tokens, texts, time.perf_counter() - started, tokenizer.bos_token or "")
+
+
+def by_server(
+    gguf: Path, chats: list[list[dict]], asking: EvaluateSettings, tasks: int = 0
+) -> tuple[Replies, dict[str, list[bool]]]:
+    """The replies of a GGUF through llama.cpp's server, and of the first `tasks` tasks whether their vault is as it should be."""
+    with serve(gguf, SLOTS, asking.context) as endpoint:
+        rendered = [_post(endpoint, "/apply-template", {"messages": chat})["prompt"] for chat in chats]
+        body = {"add_special": True, "parse_special": True}  # as the server itself reads a rendered prompt
+        tokens = [_post(endpoint, "/tokenize", {"content": text, **body})["tokens"] for text in rendered]
+        started = time.perf_counter()
+        texts = _replies(endpoint, chats, asking)
+        seconds = time.perf_counter() - started
+        records = evaluate(endpoint, load_prompts("tasks", limit=tasks), asking) if tasks else []
+    states = {r.case_id: [bool(r.measures["state"])] for r in records if "state" in r.measures}
+    return Replies(rendered, tokens, texts, seconds), states
+
+
+def save(run: Run, found: dict[str, Any]) -> None:
+    """parity.json and parity.md below export/, each in one step."""
+    for name, text in (("parity.json", json.dumps(found, indent=1) + "\n"), ("parity.md", found["markdown"])):
+        target = run.path("export", name)
+        with artefacts.draft(target) as path:
+            path.write_text(text, "utf-8")
+            os.replace(path, target)
+
+
+def _asking(run: Run, settings: ExportSettings) -> EvaluateSettings:
+    """Greedy, rendered as in training."""
+    given = run.record["parameters"]
+    names = ("call_format", "context_source", "tool_exposure")
+    rendering = {name: given[name] for name in names if name in given}
+    return EvaluateSettings(slots=SLOTS, max_tokens=TOKENS, context=settings.context, seed=settings.seed, **rendering)
+
+
+def _replies(endpoint: Any, chats: list[list[dict]], asking: EvaluateSettings) -> list[str]:
+    """The greedy reply to each chat, calls as text."""
+    with ThreadPoolExecutor(SLOTS) as pool:
+        asked = pool.map(
+            lambda chat: endpoint.ask(chat, temperature=0, max_tokens=asking.max_tokens, seed=asking.seed), chats
+        )
+        return [calls.render(calls.parse(None, a.tool_calls).blocks) if a.tool_calls else a.text or "" for a in asked]
+
+
+def _post(endpoint: Any, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    return endpoint.client.post(path, json=body).raise_for_status().json()
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Without the names of the tasks."""
+    return {key: value for key, value in row.items() if key not in ("fixed", "broken")}
+
+
+def _weights(run: Run) -> dict[str, str]:
+    return {file.name: file_hash(file) for file in sorted((run.folder / "adapter").glob("*.safetensors"))}
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['prompts_equal']} of {row['total']} prompts equal, {row['replies_equal']} replies equal ({row['calls']} of the "
+        f"adapter's are calls), {row['seconds']:.0f} s"
+    )
