@@ -17,12 +17,13 @@ setup: .venv/installed
 	@$(BIN)/python toolset_nb/install.py local --dev
 	@touch $@
 
-run: setup  ## SFT of the embedded model, then base and tuned model side by side
+run: setup  ## SFT of the embedded model, base and tuned model side by side, export as GGUF
 	@mkdir -p $(OUT)
 	@$(PAPERMILL) notebooks/sft.ipynb $(OUT)/sft.ipynb $(ARGS)
 	@$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/evaluate.ipynb -p targets base,latest
+	@$(PAPERMILL) notebooks/export.ipynb $(OUT)/export.ipynb -p run latest:sft
 
-pipeline: setup  ## SFT, KTO, evaluation of all; PIPELINE=name goes on with one
+pipeline: setup  ## SFT, KTO, evaluation of all, export of the last; PIPELINE=name goes on with one
 	$(BIN)/python -m toolset_nb pipeline --run-name $(or $(PIPELINE),pipeline) $(ARGS)
 
 quality: setup  ## SFT on every row, going on where it was stopped, then all prompt sets; hours on two cores, minutes on a GPU
