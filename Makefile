@@ -9,7 +9,7 @@ ROWS := 6600
 
 setup: .venv/installed
 
-.venv/installed: requirements-local.txt requirements-unsloth.txt requirements-dev.txt toolset_nb/install.py
+.venv/installed: requirements-local.txt requirements-cuda.txt requirements-unsloth.txt requirements-dev.txt toolset_nb/install.py
 	@echo "Setting up .venv: about 600 MB of packages without a GPU (3 GB with CUDA builds), once."
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed, found " + sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
