@@ -2,8 +2,8 @@
 
 Written from the client's own source (hf_api.py, _commit_api.py, lfs.py): whoami-v2, repos/create, model and dataset info,
 auth-check, validate-yaml, preupload, LFS batch, basic and multipart transfer with completion and verification, commit. A path,
-field, header or size that is not what that source sends lands in `wrong`, which a test expects to be empty. Xet is not here: its
-client is compiled, and HF_HUB_DISABLE_XET makes huggingface_hub take LFS.
+field, header or size that is not what that source sends lands in `wrong`, which a test expects to be empty. Of Xet only the first
+question is here, and it is refused: its client is compiled, and HF_HUB_DISABLE_XET makes huggingface_hub take LFS.
 """
 
 import base64
@@ -239,6 +239,11 @@ class Handler(BaseHTTPRequestHandler):
             )
         return ({"files": answers},)
 
+    def xet_token(self, body: bytes, kind: str, repo: str):
+        """The compiled client's first question; it is never let further."""
+        self.writable(kind, repo)
+        raise Refused(403, "storage quota reached")
+
     def batch(self, body: bytes, repo: str, datasets: str | None):
         self.writable("datasets" if datasets else "models", repo)
         self.expect(self.headers["Content-Type"] == "application/vnd.git-lfs+json", "content type")
@@ -342,6 +347,7 @@ ROUTES = [
     ("GET", rf"{KIND}{REPO}(?:/revision/(?P<revision>main))?", Handler.info),
     ("POST", "/api/validate-yaml", Handler.validate_yaml),
     ("POST", rf"{KIND}{REPO}/preupload/main", Handler.preupload),
+    ("GET", rf"{KIND}{REPO}/xet-write-token/main", Handler.xet_token),
     ("POST", rf"/(?P<datasets>datasets/)?{REPO}\.git/info/lfs/objects/batch", Handler.batch),
     ("PUT", r"/storage/(?P<oid>[0-9a-f]{64})", Handler.put),
     ("PUT", r"/storage/(?P<oid>[0-9a-f]{64})/(?P<number>\d+)", Handler.put_part),

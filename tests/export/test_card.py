@@ -170,7 +170,7 @@ def test_no_number_in_the_card_comes_from_elsewhere():
 def test_the_header_is_what_the_hub_reads():
     run = finished()
     report(run, "evening")
-    report(run, "evening", "behavior", passes=3)
+    report(run, "evening", "behavior", passes=3, prompt_set_sha256="ab" * 32)  # the Hub tells sets apart by revision
     data = ModelCard(model_card(run, "ada/tiny", FILES)).data
     assert (data.base_model, data.license, data.library_name) == (
         "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "peft",

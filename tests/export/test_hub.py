@@ -133,7 +133,7 @@ def test_once_more_sends_nothing_and_makes_no_commit(hub, full_run):
 @pytest.mark.parametrize("broken", LARGE)
 def test_after_a_broken_connection_only_what_is_missing_is_sent(hub, full_run, broken):
     hub.cut = hashes(full_run, broken)
-    refused("no connection to .*what has arrived is not sent again", upload, full_run, "ada/tiny")
+    refused("the connection to .* failed .*what has arrived is not sent again", upload, full_run, "ada/tiny")
     first = list(hub.sent)
     assert not set(first) & hub.cut and hub.repositories["ada/tiny"].files.keys() == {".gitattributes"}
     hub.cut = set()
@@ -233,7 +233,7 @@ def test_offline_mode(hub, monkeypatch, full_run):
 
 def test_no_network(hub, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    refused(r"no connection to http://127.0.0.1:9 \(ConnectError\)", check_hub, "ada/tiny")
+    refused(r"the connection to http://127.0.0.1:9 failed \(ConnectError\)", check_hub, "ada/tiny")
 
 
 def test_a_run_that_is_not_complete_or_empty_is_not_shared(hub):
@@ -241,6 +241,13 @@ def test_a_run_that_is_not_complete_or_empty_is_not_shared(hub):
     refused("is running: only a complete run", upload, run, "ada/tiny")
     run.finish()
     refused("has nothing to share", upload, run, "ada/tiny")
+
+
+def test_what_the_compiled_client_refuses_is_said_too(hub, monkeypatch, full_run):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    refused(r"the connection to .* failed \(ConnectionError\) \(.*403", upload, full_run, "ada/tiny")
+    assert any(each.endswith("/xet-write-token/main") for each in hub.asked)
+    assert hub.repositories["ada/tiny"].files.keys() == {".gitattributes"}
 
 
 @pytest.fixture

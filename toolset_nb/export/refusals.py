@@ -1,6 +1,7 @@
 """What the Hub and its client refuse, each as one sentence that says what to do.
 
-The client's own words are not passed on: they run over several lines, and they could hold the token.
+The client's own words run over several lines and could hold the token: where they say more than ours they follow in brackets,
+in one line and without it.
 """
 
 import os
@@ -13,7 +14,7 @@ TOKENS = "https://huggingface.co/settings/tokens"
 
 @contextmanager
 def in_words(repo: str):
-    """What the Hub refuses as an ExportError of one sentence, without the client's own words: they may hold the token."""
+    """What the Hub refuses while `repo` is dealt with, as an ExportError of one sentence."""
     import httpx
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
@@ -29,6 +30,10 @@ def in_words(repo: str):
         RuntimeError,
         ValueError,
     ) as error:
+        raise ExportError(_reason(error, repo)) from None
+    except OSError as error:
+        if not isinstance(error, TimeoutError) and type(error).__module__ != "hf_xet":
+            raise  # a file of this machine: its own words are the better ones
         raise ExportError(_reason(error, repo)) from None
 
 
@@ -46,14 +51,16 @@ def _reason(error: BaseException, repo: str) -> str:
         )
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set: unset it and start Python again to use the Hub"
-    if isinstance(error, httpx.TransportError | ConnectionError):
-        return (
-            f"no connection to {constants.ENDPOINT} ({type(error).__name__}): when there is one, call it again; what has "
-            "arrived is not sent again"
-        )
-    words = getattr(error, "server_message", None) or (str(error) if isinstance(error, ValueError) else "")
+    words = getattr(error, "server_message", None) or (
+        str(error) if isinstance(error, ValueError | ConnectionError) else ""
+    )
     said = words.replace(get_token() or "\0", "...")
     said = f" ({' '.join(said.split())[:200]})" if said else ""
+    if isinstance(error, httpx.TransportError | ConnectionError | TimeoutError):
+        return (
+            f"the connection to {constants.ENDPOINT} failed ({type(error).__name__}){said}: call it again when it is back; "
+            "what has arrived is not sent again"
+        )
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status == 401:
         first = "HF_TOKEN in the environment comes before `hf auth login`; " if os.environ.get("HF_TOKEN") else ""
