@@ -15,9 +15,9 @@ from toolset_nb.settings import KTOSettings, SFTSettings
 from toolset_nb.tools import catalogue
 from toolset_nb.training import (
     MARKER,
-    _checkpoints,
     arrange,
     check_supervised,
+    checkpoints,
     data_path,
     drop_long,
     health,
@@ -205,12 +205,12 @@ def test_held_out_prompts_are_answered_and_judged(tiny_model, tokenizer, monkeyp
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    monkeypatch.setattr(training, "HELD_OUT", 3)
+    monkeypatch.setattr(training.answers, "HELD_OUT", 3)
     assert held_out(model, models.embedded_tokenizer()) == 0.0  # a random model
     context = dict.fromkeys(catalogue().context["required"], "x")
     context |= {"sessionId": "session_1732300800000_a1b2c3d4e", "workspaceId": "default"}
     good = calls.render([calls.Call("vaultManager_createFolder", {"context": context, "path": "A"})])
-    monkeypatch.setattr(training, "answer", lambda *_, **__: [good, good[:-40], "Which one?"])
+    monkeypatch.setattr(training.answers, "answer", lambda *_, **__: [good, good[:-40], "Which one?"])
     assert held_out(model, None) == pytest.approx(1 / 3)
 
 
@@ -226,7 +226,7 @@ def checkpoint(run: Run, step: int, size: int = 3):
     return folder
 
 
-def test_142_only_whole_checkpoints_count_in_the_order_of_their_steps():
+def test_142_only_wholecheckpoints_count_in_the_order_of_their_steps():
     run = Run.start("sft", "tiny")
     whole = [checkpoint(run, step) for step in (9, 10, 100)]
     checkpoint(run, 200, size=4)  # cut off
@@ -234,7 +234,7 @@ def test_142_only_whole_checkpoints_count_in_the_order_of_their_steps():
     (checkpoint(run, 202) / "model.safetensors").unlink()
     for step, text in enumerate(["", "{", "[]", "{}", '{"files": [1]}', "null"], start=300):
         (checkpoint(run, step) / MARKER).write_text(text)
-    assert _checkpoints(run) == whole
+    assert checkpoints(run) == whole
 
 
 def test_resume_takes_the_newest_unfinished_run_of_the_same_method():

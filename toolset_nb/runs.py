@@ -38,6 +38,23 @@ def runs_folder() -> Path:
     return Path(os.environ.get("TOOLSET_NB_RUNS") or repo_root() / "runs")
 
 
+def is_main() -> bool:
+    """Whether this process writes: the only one, or the first of those that accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def new_folder(name: str) -> Path:
+    """A new folder of this name under runs/; where there is one, with a number after it."""
+    base = folder = runs_folder() / name
+    for number in range(2, 1000):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
 class Run:
     """One run folder. `Run.start` makes it and `run.json` with it; `Run(path)` opens one."""
 
@@ -47,15 +64,9 @@ class Run:
     @classmethod
     def start(cls, method: str, size: str, name: str = "", **record: Any) -> "Run":
         """A new folder whose run.json says running. `record` holds parameters, data, base model and so on."""
+        shared = os.environ.get("TOOLSET_NB_RUN")  # made by `launch` for all its processes
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        base = runs_folder() / (name or f"{stamp}-{method}-{size}")
-        folder = base
-        for number in range(2, 1000):
-            try:
-                folder.mkdir(parents=True)
-                break
-            except FileExistsError:
-                folder = base.with_name(f"{base.name}-{number}")
+        folder = Path(shared) if shared else new_folder(name or f"{stamp}-{method}-{size}")
         run = cls(folder)
         run.write(
             {
@@ -70,7 +81,8 @@ class Run:
                 **record,
             }
         )
-        _point_latest(folder)
+        if is_main():
+            _point_latest(folder)
         return run
 
     def __str__(self) -> str:
@@ -103,11 +115,22 @@ class Run:
                 return "crashed"
         return record["status"]
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it says running on another machine: from here nobody can tell if it does."""
+        record = self.record
+        return record["status"] == "running" and record["host"] != socket.gethostname()
+
     def write(self, record: dict[str, Any]) -> None:
-        """Replaces run.json in one step."""
+        """Replaces run.json in one step; of several processes the first alone does."""
+        if not is_main():
+            return
         path = self.path("run.json")
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
 
     def update(self, **fields: Any) -> None:
@@ -126,18 +149,27 @@ class Run:
         self.update(status="failed", reason=reason, finished=_now())
 
     def log(self, fields: dict[str, Any]) -> None:
-        """Appends one line to log.jsonl."""
-        with self.path("log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(fields, ensure_ascii=False, default=float) + "\n")
+        """Appends one line to log.jsonl, on a line of its own although a killed process left half a line."""
+        if not is_main():
+            return
+        line = json.dumps(fields, ensure_ascii=False, default=float) + "\n"
+        with self.path("log.jsonl").open("a+b") as file:
+            size = file.tell()
+            file.seek(max(size - 1, 0))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write((b"\n" if torn else b"") + line.encode("utf-8"))
 
     def history(self) -> list[dict[str, Any]]:
-        """Every whole line of log.jsonl; a torn last line is left out."""
-        rows = []
+        """Every whole line of log.jsonl; torn lines are left out, of a step logged again after a restart the last counts."""
+        rows: list[dict[str, Any]] = []
         path = self.folder / "log.jsonl"
         with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 with contextlib.suppress(ValueError):
-                    rows.append(json.loads(line))
+                    row = json.loads(line)
+                    while rows and rows[-1].get("step", -1) >= row.get("step", 0):
+                        rows.pop()
+                    rows.append(row)
         return rows
 
     @contextlib.contextmanager

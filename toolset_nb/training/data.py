@@ -1,0 +1,100 @@
+"""Rows in: which of a file's rows are trained on, in which order, and as which columns. No tokens are made for the trainer here."""
+
+import os
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from toolset_nb import rows
+from toolset_nb.jsonl import DataError
+from toolset_nb.paths import repo_root
+
+
+def data_path(name: str) -> Path:
+    """A dataset's path: as given, else relative to the repository (the notebook's working folder varies)."""
+    for path in (Path(name).expanduser(), repo_root() / name):
+        if path.is_file():
+            return path
+    raise DataError(f"dataset {name!r}: no such file here or under {repo_root()}")
+
+
+def load_rows(settings: Any, method: str, values: dict[str, Any]) -> list[dict]:
+    """The file's rows as prompt/completion (+ label) rows in file order; raises DataError when the file has problems.
+
+    `values` (of `models.defaults`) may say how many: the size's own `max_rows` holds where the settings name no other.
+    """
+    path = data_path(settings.dataset)
+    findings = list(rows.validate([path]))
+    if findings:
+        shown = "\n".join(map(str, findings[:20]))
+        raise DataError(f"{path.name} has {len(findings)} problems (python -m toolset_nb validate {path}):\n{shown}")
+    rendering = (settings.call_format, settings.context_source, settings.tool_exposure)
+    source = [row for _, row in rows.read(path)]
+    if method == "sft":
+        source = [row for row in source if row.get("label") is not False]
+    parts = rows.training_rows(source, *rendering)
+    if method == "kto":  # the two rows of a pair part at their last answer; what stands before it is in its prompt
+        parts = list({part["id"].partition("#")[0]: part for part in parts}.values())
+    return parts[: settings.max_rows or values.get("max_rows") or None]
+
+
+def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False) -> list[dict]:
+    """Rows that fit `max_length` tokens whole; prints how many and why the others do not. `pairs` drops both rows of a pair."""
+    lengths = [sum(_lengths(tokenizer, row)) for row in data]
+    keep = [length <= max_length for length in lengths]
+    if pairs:
+        keep = [keep[i] and keep[i ^ 1] if (i ^ 1) < len(keep) else False for i in range(len(keep))]
+    kept = [row for row, good in zip(data, keep, strict=True) if good]
+    ordered = sorted(lengths) or [0]
+    middle, high = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
+    print(
+        f"{len(kept)} of {len(data)} rows fit max_length {max_length} (median {middle} tokens, 95% {high}, longest {ordered[-1]})"
+    )
+    for row, length in zip(data, lengths, strict=True):
+        if length > max_length:
+            print(f"  left out: {row['id']}, {length} tokens; its answer would be cut off")
+    if not kept:
+        raise DataError(f"no row fits max_length {max_length}: raise it above {ordered[0]}")
+    return kept
+
+
+def arrange(data: list[dict], batch_size: int, seed: int) -> list[dict]:
+    """The rows in a random order in which those of one batch are of about one length, so that little of a batch is padding.
+
+    Only within a batch: `group_by_length` of transformers also walks from long batches to short ones, again and again, and with
+    two rows a batch the model learned less from it. For a trainer that takes rows as they come (`sequential`). Several
+    processes take batches in turn, so those that are computed at the same time are of one length too.
+    """
+    batch_size *= int(os.environ.get("WORLD_SIZE", "1"))
+    shuffle = random.Random(seed).shuffle
+    order = list(data)
+    shuffle(order)
+    near = 50 * batch_size  # few enough that long and short rows stay mixed over the epoch
+    groups = [sorted(order[start : start + near], key=_characters) for start in range(0, len(order), near)]
+    batches = [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+    whole = [batch for batch in batches if len(batch) == batch_size]
+    shuffle(whole)
+    rest = [row for batch in batches if len(batch) < batch_size for row in batch]
+    return [row for batch in whole for row in batch] + rest
+
+
+def to_dataset(data: Iterable[dict]):
+    """A Hugging Face dataset of the columns TRL reads."""
+    from datasets import Dataset
+
+    return Dataset.from_list(
+        [{key: row[key] for key in ("prompt", "completion", "label") if key in row} for row in data]
+    )
+
+
+def _characters(row: dict) -> int:
+    return sum(len(message["content"]) for message in row["prompt"] + row["completion"])
+
+
+def _lengths(tokenizer, row: dict) -> tuple[int, int]:
+    """(prompt tokens, completion tokens) as the trainer will see them."""
+    prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
+    size = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    return size, len(tokenizer(whole, add_special_tokens=False)["input_ids"]) - size

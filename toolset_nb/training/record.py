@@ -1,0 +1,43 @@
+"""What a training notebook leaves in the run folder: the fields of run.json and the adapter."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from toolset_nb.runs import Run, file_hash
+from toolset_nb.training.data import data_path
+
+
+def save_adapter(run: Run, model, tokenizer) -> Path:
+    """The policy's adapter and tokenizer under adapter/, safetensors only; a frozen reference copy is left out."""
+    folder = run.path("adapter", "x").parent
+    model.save_pretrained(folder, selected_adapters=["default"])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def describe(
+    settings: Any, values: dict, machine, base: str, data: list[dict], parent: str | None = None
+) -> dict[str, Any]:
+    """The fields of run.json that a training notebook knows at its start."""
+    path = data_path(settings.dataset)
+    return {
+        "parameters": {**settings.model_dump(), **values},
+        "base_folder": base,
+        "base_model": _base_name(base),
+        "dataset": {"file": path.name, "sha256": file_hash(path), "rows": len(data)},
+        "hardware": {**machine._asdict(), "dtype": machine.dtype},
+        "parent": parent,
+    }
+
+
+def _base_name(base: str) -> dict[str, Any]:
+    """Name and, for a Hub model, the commit that is in the cache."""
+    if Path(base).is_dir():
+        source = Path(base) / "source.json"
+        found = json.loads(source.read_text()) if source.exists() else {}
+        return {"name": Path(base).name, "revision": None, **found}
+    from huggingface_hub import constants
+
+    ref = Path(constants.HF_HUB_CACHE) / f"models--{base.replace('/', '--')}" / "refs" / "main"
+    return {"name": base, "revision": ref.read_text().strip() if ref.exists() else None}

@@ -1,0 +1,121 @@
+"""Training that goes on when memory runs out: smaller batches, the same rows, from the last whole checkpoint."""
+
+import copy
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from toolset_nb.runs import Run
+from toolset_nb.training.progress import quieten
+from toolset_nb.training.resume import checkpoints
+
+ADVICE = "lower max_length, take a smaller model_size, close what else uses the GPU, or use one with more memory"
+
+
+class OutOfMemory(RuntimeError):
+    """The smallest batch does not fit, or memory ran out in one of several processes; the message says what would help."""
+
+
+def train(trainer, make_trainer: Callable[[Any], Any], run: Run, checkpoint: str | None, smallest: int = 1):
+    """`trainer.train()`, where each time memory runs out a trainer with a smaller batch takes over; TRL's result.
+
+    The batch shrinks to its next smaller divisor that is a multiple of `smallest` (KTO: 2, since it needs pairs), and the
+    accumulation grows by the same factor, so that every optimizer step has the rows that it would have had.
+    `make_trainer(args)` builds a trainer as the notebook does. run.json tells under `recovered` what happened.
+    """
+    start = _trained(trainer.model)
+    while True:
+        args = copy.copy(trainer.args)
+        step = _attempt(trainer, checkpoint)
+        if not isinstance(step, int):
+            return _whole_loss(step, run)
+        _forget(trainer)
+        batch = smaller(args.per_device_train_batch_size, smallest)
+        if args.world_size > 1 or batch is None:
+            raise OutOfMemory(_sentence(args, batch, step, run))
+        args.gradient_accumulation_steps *= args.per_device_train_batch_size // batch
+        args.per_device_train_batch_size = batch
+        _restore(trainer.model, start)
+        whole = checkpoints(run)
+        checkpoint = str(whole[-1]) if whole else None
+        since = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        told = {"at_step": step, "from_step": since, "batch_size": batch}
+        told["gradient_accumulation"] = args.gradient_accumulation_steps
+        run.update(recovered=[*run.record.get("recovered", []), told])
+        print(
+            f"! Out of memory after step {step}: on from step {since} with batch_size {batch} and "
+            f"gradient_accumulation {args.gradient_accumulation_steps}, the same rows a step",
+            flush=True,
+        )
+        trainer = make_trainer(args)
+        quieten(trainer)
+
+
+def smaller(batch: int, smallest: int = 1) -> int | None:
+    """The next smaller batch that divides `batch` and is a multiple of `smallest`; None when there is none."""
+    fitting = [size for size in range(smallest, batch, smallest) if batch % size == 0]
+    return fitting[-1] if fitting else None
+
+
+def _attempt(trainer, checkpoint: str | None):
+    """The result, or the number of steps done when memory ran out. Returning lets go of the traceback and its tensors."""
+    import torch
+
+    try:
+        return trainer.train(resume_from_checkpoint=checkpoint)
+    except torch.OutOfMemoryError:
+        return trainer.state.global_step
+
+
+def _trained(model) -> dict[str, Any]:
+    """A copy of the weights that training changes, in main memory."""
+    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _restore(model, weights: dict[str, Any]) -> None:
+    """The model as it was before the first step; KTO's reference goes, since its trainer makes a new one of them."""
+    import torch
+
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            parameters[name].copy_(value)
+            parameters[name].requires_grad_(True)
+
+
+def _forget(trainer) -> None:
+    """Gives back what the failed trainer holds: gradients, optimizer states, cached blocks."""
+    import torch
+
+    trainer.model.zero_grad(set_to_none=True)
+    trainer.accelerator.free_memory()
+    trainer.optimizer = trainer.lr_scheduler = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _sentence(args, batch: int | None, step: int, run: Run) -> str:
+    if batch is None:
+        return (
+            f"out of memory after step {step} with batch_size {args.per_device_train_batch_size}, the smallest that "
+            f"works: {ADVICE}"
+        )
+    accumulation = args.gradient_accumulation_steps * args.per_device_train_batch_size // batch
+    return (
+        f"out of memory after step {step} in one of {args.world_size} processes, which cannot change their batch alone. Start "
+        f"again with: -p resume {run.folder.name} -p batch_size {batch} -p gradient_accumulation {accumulation}"
+    )
+
+
+def _whole_loss(result, run: Run):
+    """The result with train_loss over all logged steps: the trainer divides the loss since its restart by all steps."""
+    history = [row for row in run.history() if "loss" in row]
+    if history and {"resumed", "recovered"} & run.record.keys():
+        steps = [row["step"] for row in history]
+        weights = [now - before for before, now in zip([0, *steps], steps, strict=False)]
+        mean = sum(row["loss"] * weight for row, weight in zip(history, weights, strict=True)) / sum(weights)
+        result.metrics["train_loss"] = mean
+    return result

@@ -1,0 +1,98 @@
+"""Checkpoints that are whole, and the run and checkpoint to go on from. Writing their files is the trainer's work."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from toolset_nb.runs import Run, RunError, find, list_runs
+
+MARKER = "COMPLETE.json"
+
+
+def resume_point(settings: Any) -> tuple[Run | None, str | None]:
+    """(run, checkpoint) to go on from: `resume` is "latest", "auto" or a run's name; (None, None) for a new run.
+
+    "latest" takes the newest unfinished run, "auto" does so where there is one and else starts anew (with `run_name`: that run).
+    Only a run of the notebook's own method counts, and only a checkpoint that carries its marker and the sizes in it is
+    whole. Whether a run of another machine still runs cannot be seen from here: such a run is taken up where its name is
+    given, be it by `resume` or by "auto" with `run_name`. Raises RunError when there is none.
+    """
+    if not settings.resume:
+        return None, None
+    from toolset_nb.settings import KTOSettings
+
+    method = "kto" if isinstance(settings, KTOSettings) else "sft"
+
+    if settings.resume in ("latest", "auto"):
+        same = [run for run in list_runs() if run.record["method"] == method and checkpoints(run)]
+        named = settings.run_name if settings.resume == "auto" else ""
+        if named:  # a second run of a name carries a number
+            same = [run for run in same if re.fullmatch(rf"{re.escape(named)}(-\d+)?", run.folder.name)]
+        elsewhere = [run for run in same if run.elsewhere]
+        unfinished = [run for run in same if run.status in ("crashed", "failed") or (named and run in elsewhere)]
+        if not unfinished and settings.resume == "auto":
+            return None, None
+        if not unfinished:
+            hint = "".join(
+                f"; {run} was started on {run.record['host']}: if that machine is gone, give resume {run.folder.name}"
+                for run in elsewhere[:1]
+            )
+            raise RunError(f"resume latest: no unfinished {method} run with a whole checkpoint{hint}")
+        run = unfinished[0]
+    else:
+        run = find(settings.resume)
+        if run.record["method"] != method:
+            raise RunError(f"resume: {run} is a {run.record['method']} run, expected {method}")
+    whole = checkpoints(run)
+    if not whole:
+        raise RunError(f"resume: {run} has no whole checkpoint")
+    run.reopen()
+    return run, str(whole[-1])
+
+
+def checkpoints(run: Run) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return [folder for folder in _folders(run.folder / "checkpoints") if is_whole(folder)]
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder carries its marker and every file that the marker names in the size that it names."""
+    try:
+        files = json.loads((folder / MARKER).read_text("utf-8"))["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def seal(folder: Path, step: int) -> None:
+    """Writes the marker of a checkpoint, after all its files have reached the disk."""
+    sizes = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file, contextlib.suppress(OSError):  # some network drives know no fsync
+            os.fsync(file.fileno())
+        sizes[str(path.relative_to(folder))] = path.stat().st_size
+    (folder / MARKER).write_text(json.dumps({"step": step, "files": sizes}), "utf-8")
+
+
+def rotate(parent: Path, keep: int | None) -> None:
+    """Removes checkpoints that are not whole, then the oldest whole ones beyond `keep` (None or 0: all stay).
+
+    transformers' own rotation goes by time, counts torn ones, and comes before the marker of the new one is written.
+    """
+    folders = _folders(parent)
+    whole = [folder for folder in folders if is_whole(folder)]
+    kept = whole[-keep:] if keep else whole
+    for folder in folders:
+        if folder not in kept:
+            (folder / MARKER).unlink(missing_ok=True)  # first, so that a half-removed one is not taken for whole
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The checkpoint folders, by step."""
+    found = [path for path in parent.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
