@@ -4,8 +4,9 @@ Stages a scene passes, in this order: scenario (the vault has something for it, 
 execution (the vault), state (the call's own check), grounding (every value of a call was said or shown before), duplicate,
 evaluation (nothing shared with a prompt set). `Funnel` counts what each stage let through.
 
-A run is one copy of a vault on which scenes are played one after the other. `meta.run` names it and `meta.result` is a hash of what
-the vault gave back, so that `verify` can play the rows of a run again, in the order of their ids, and compare.
+A run is one copy of a vault, with names of its own, on which scenes are played one after the other. `meta.run` names it and
+`meta.result` is a hash of what the vault gave back, so that `verify` can play the rows of a run again, in the order of their
+ids, and compare.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb import calls
-from toolset_nb.synth import similarity, worlds
+from toolset_nb.synth import similarity, variety, worlds
 from toolset_nb.synth.balance import Balance
 from toolset_nb.synth.plays import PLAYS
 from toolset_nb.synth.scenes import Rejected, Scene, ungrounded
@@ -34,7 +35,6 @@ SESSIONS_A_RUN = 8  # then the vault starts afresh, before it is worn out
 LONGEST = 6000  # characters of a row
 SAME_CALLS = 4  # rows with equal calls, in different words
 EXHAUSTED = 25  # duplicates in a row after which a play has nothing new
-OPEN_SESSIONS = 2  # of each vault's own; more would teach a model without a system message to guess at ids
 IN_NO_WORKSPACE = 0.85  # share of sessions outside of any workspace, where the request need not name one
 SHORT = 0.4  # share of a play's rows that stand first in the file, in no order; the shortest alone would lack optional arguments
 LATE = {"single_call": 1, "sibling_choice": 4}  # how much later than a single call; in_order says why
@@ -150,7 +150,7 @@ def _rows(count: int, seed: int, split: str, funnel: Funnel, contrast: bool) -> 
         while +wanted and idle < 40 * len(names):
             name, run = names[lap % len(names)], f"{names[lap % len(names)]}-{lap // len(names)}"
             place = Path(folder) / run
-            world = World(originals[name].copy(place), name, seed * 10_000 + lap)
+            world = World(variety.fresh(originals[name], place, run), name, seed * 10_000 + lap, coined=True)
             lap, before = lap + 1, number
             for _ in range(SESSIONS_A_RUN):
                 for row, wrong in _session(world, speaker, pick, wanted, spent, filter_, funnel, contrast):
@@ -179,7 +179,7 @@ def _session(
     contrast: bool,
 ) -> Iterator[tuple[dict, list]]:
     """A run of turns of one person."""
-    session = pick.choice(sorted(world.vault.state.data["sessions"])[:OPEN_SESSIONS])
+    session = pick.choice(sorted(world.vault.state.data["sessions"])[: variety.OPEN_SESSIONS])
     workspace = "default" if pick.random() < IN_NO_WORKSPACE else world.record("workspaces")["id"]
     world.begin()
     memory: list[str] = []
@@ -276,7 +276,7 @@ def verify(rows: Iterable[dict]) -> Iterator[str]:
             place.parent.mkdir(exist_ok=True)
             if name not in originals:
                 originals[name] = worlds.build(name, Path(folder) / name)
-            vault = originals[name].copy(place)
+            vault = variety.fresh(originals[name], place, run)
             for row in sorted(members, key=lambda row: row["id"]):
                 yield from _replay(vault, row)
             shutil.rmtree(place)

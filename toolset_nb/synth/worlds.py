@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import yaml
 
 from toolset_nb.paths import repo_root
+from toolset_nb.synth.variety import Coiner
 from toolset_nb.vault import Vault, VaultError, fixtures
 from toolset_nb.vault.files import Entry, clean
 
@@ -28,12 +29,15 @@ STOP = set(
 )
 
 
+VARIED = ("titles", "lines", "contents", "prompts", "queries", "images", "sessions", "states", "agents", "workspaces")
+
+
 class World:
     """A prepared vault (see `build`) with a random generator; `changed` has to be called after a call that may write."""
 
     _vocabulary: ClassVar[dict[str, tuple[list[str], list[str]]]] = {}  # vault -> words, names of its notes
 
-    def __init__(self, vault: Vault, name: str, seed: int):
+    def __init__(self, vault: Vault, name: str, seed: int, coined: bool = False):
         self.vault, self.name = vault, name
         vault.state.refresh()
         self.pick = random.Random(f"{name} {seed}")
@@ -46,6 +50,7 @@ class World:
             said = sorted({w for body in bodies for w in WORD.findall(body) if w.casefold() not in STOP})
             self._vocabulary[name] = said, sorted({found for body in bodies for found in NAME.findall(body)})
         self.words, self.names = self._vocabulary[name]
+        self.coiner = Coiner(self.pick, [word for word in self.words if len(word) > 4]) if coined else None
 
     def changed(self) -> None:
         """Look at the vault anew."""
@@ -53,12 +58,17 @@ class World:
         self._texts: dict[str, str] = {}
 
     def value(self, kind: str) -> Any:
-        """One of the owner's own texts or records of datasets/worlds; each is taken once before any is taken twice."""
+        """One of the owner's own texts or records of datasets/worlds; each is taken once before any is taken twice.
+
+        In a `coined` world titles are made up and other texts come with other numbers and words.
+        """
         entries = self.values[kind]
         least = min(self.used[f"{kind} {at}"] for at in range(len(entries)))
         at = self.pick.choice([at for at in range(len(entries)) if self.used[f"{kind} {at}"] == least])
         self.used[f"{kind} {at}"] += 1
-        return entries[at]
+        if not self.coiner or kind not in VARIED:
+            return entries[at]
+        return self.coiner.title() if kind == "titles" else self.coiner.value(entries[at])
 
     def begin(self) -> None:
         """Start a session: choose what it is about."""

@@ -1,0 +1,173 @@
+"""Names, ids and texts that hardly another row has, so that a model learns to copy what is asked and not to know it by heart.
+
+Six training vaults with forty titles each are soon memorised: a small model then writes `Exercises` where the request says
+`Exercices`. `fresh` renames notes, folders and records of a run's private vault and gives records other ids; `Coiner` makes
+new titles and changes numbers and words of the owner's texts. All from a random generator of the run, so that a run can be
+played again. Evaluation vaults and tasks are left as they were written.
+"""
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+from toolset_nb.vault import Vault, VaultError
+from toolset_nb.vault.files import clean
+
+WORD = re.compile(r"[^\W\d_][\w'’-]{4,}")
+PART = re.compile(r"\d+|[^\W\d_]{5,}")
+TITLES = (
+    *("{A} {b}", "{A} {b} {c}", "{A}-{b}", "{a}_{b}", "{A}", "{A} {n}", "{A} and {b}", "{A} ({b})", "{A} {year}"),
+    *("{year}-{month}-{day} {A}", "{A}, {b}", "{n} {a} {b}", "{A} {B}", "{a} {b}", "{A} No. {n}"),
+)
+RENAMED = {"note": 0.7, "folder": 0.6, "record": 0.8}  # shares
+OTHER_WORDS = 0.2  # share of a text's longer words that become others
+TABLES = ("workspaces", "sessions", "states", "agents")
+OPEN_SESSIONS = 2  # the sessions that contexts name keep their ids: without a system message a model cannot know them
+
+
+class Coiner:
+    """New titles and changed texts from the words of one vault."""
+
+    def __init__(self, pick: random.Random, words: list[str]):
+        self.pick, self.words = pick, words
+        self.alike: dict[tuple, list[str]] = {}  # words that may stand for one another
+        for word in words:
+            self.alike.setdefault(_form(word), []).append(word)
+
+    def title(self) -> str:
+        """A title of one to three words, numbers and dates; it can be a file's name."""
+        first, second, third = (self.pick.choice(self.words) for _ in range(3))
+        return self.pick.choice(TITLES).format(
+            A=first[0].upper() + first[1:],
+            B=second[0].upper() + second[1:],
+            a=first.lower(),
+            b=second.lower(),
+            c=third.lower(),
+            n=self.pick.randint(2, 60),
+            year=self.pick.randint(2019, 2027),
+            month=f"{self.pick.randint(1, 12):02d}",
+            day=f"{self.pick.randint(1, 28):02d}",
+        )
+
+    def text(self, text: str) -> str:
+        """A text with other numbers and some other words; marks, links and line breaks stay."""
+        return PART.sub(self._other, text)
+
+    def value(self, value: Any) -> Any:
+        """A text, list or record of texts changed so; names become titles."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(part) for part in value]
+        if isinstance(value, dict):
+            return {key: self._field(key, part) for key, part in value.items()}
+        return value
+
+    def _field(self, key: str, value: Any) -> Any:
+        return self.title() if key == "name" else value if key == "folder" else self.value(value)
+
+    def _other(self, found: re.Match) -> str:
+        part = found.group()
+        if part.isdigit():
+            return self._number(part)
+        if self.pick.random() > OTHER_WORDS:
+            return part
+        return self.pick.choice(self.alike.get(_form(part), [part]))
+
+    def _number(self, digits: str) -> str:
+        """Two digits stay a day, an hour or a minute, four that are a year a year; single ones count steps and stay."""
+        if len(digits) == 2:
+            return str(self.pick.randint(10, 28))
+        if len(digits) == 4 and digits[:2] in ("19", "20"):
+            return str(self.pick.randint(2019, 2027))
+        return (
+            str(self.pick.randint(10 ** (len(digits) - 1), 10 ** len(digits) - 1)) if len(digits) in (3, 4) else digits
+        )
+
+
+def _form(word: str) -> tuple:
+    """Words with the same ending and the same capitals are often of the same kind: `baking` for `running`, `Linz` for `Graz`."""
+    return word[0].isupper(), word[-2:]
+
+
+def fresh(original: Vault, place: Path, run: str) -> Vault:
+    """A private copy of a vault for one run, its notes, folders and records renamed; the same for the same run."""
+    vault = original.copy(place)
+    vault.state.refresh()
+    coiner = Coiner(random.Random(f"variety {run}"), words(vault))
+    moved = _rename_files(vault, coiner)
+    table = _records(vault, coiner)
+    vault.state.data = _replaced(vault.state.data, moved, table)
+    vault.tree.commit()
+    vault.state.changed = True
+    vault.state.save()
+    return vault
+
+
+def words(vault: Vault) -> list[str]:
+    """The different words of a vault's notes, sorted."""
+    found: set[str] = set()
+    for entry in vault.tree.walk():
+        if not entry.is_folder and entry.path.endswith(".md"):
+            try:
+                found |= set(WORD.findall(vault.tree.read(entry.path)))
+            except VaultError:
+                continue
+    return sorted(word for word in found if clean(word) == word)
+
+
+def _rename_files(vault: Vault, coiner: Coiner) -> list[tuple[str, str]]:
+    """(old, new) of each rename, deepest first, so that a path of before is found by one replacement after the other."""
+    entries = sorted(vault.tree.walk(), key=lambda entry: (-entry.path.count("/"), entry.path))
+    moved = []
+    for entry in entries:
+        note = not entry.is_folder and entry.path.endswith(".md")
+        if not (note or entry.is_folder) or coiner.pick.random() > RENAMED["note" if note else "folder"]:
+            continue
+        parent = entry.path.rpartition("/")[0]
+        name = coiner.title() + (".md" if note else "")
+        target = f"{parent}/{name}" if parent else name
+        try:
+            if clean(target, note=note) == target and not vault.tree.kind(target):
+                vault.tree.move(entry.path, target)
+                moved.append((entry.path, target))
+        except VaultError:
+            continue  # a name that only differs in its capitals, or one that the vault refuses
+    return moved
+
+
+def _records(vault: Vault, coiner: Coiner) -> dict[str, str]:
+    """Renames records in place; old id -> new id."""
+    table: dict[str, str] = {}
+    for kind in TABLES:
+        for number, (key, record) in enumerate(sorted(vault.state.data[kind].items())):
+            if coiner.pick.random() < RENAMED["record"] and "name" in record:
+                record["name"] = coiner.title()
+                for field in ("description", "prompt"):
+                    if record.get(field):
+                        record[field] = coiner.text(record[field])
+            prefix, _, rest = key.partition("_")
+            time, _, tail = rest.partition("_")
+            if tail and time.isdigit() and not (kind == "sessions" and number < OPEN_SESSIONS):
+                later = int(time) + coiner.pick.randrange(10**9)
+                table[key] = f"{prefix}_{later}_" + "".join(
+                    coiner.pick.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=len(tail))
+                )
+    return table
+
+
+def _replaced(value: Any, moved: list[tuple[str, str]], table: dict[str, str]) -> Any:
+    """The state with new paths and ids wherever the old ones stood, as values and as keys."""
+    if isinstance(value, str):
+        if value in table:
+            return table[value]
+        for old, new in moved:
+            if value == old or value.startswith(f"{old}/"):
+                value = new + value[len(old) :]
+        return value
+    if isinstance(value, list):
+        return [_replaced(part, moved, table) for part in value]
+    if isinstance(value, dict):
+        return {table.get(key, key): _replaced(part, moved, table) for key, part in value.items()}
+    return value
