@@ -24,7 +24,7 @@ def heat_map(rows: list[dict]):
     )
     grid = [[counts[tool, behaviour] for behaviour in behaviours] for tool in tools]
     figure, axis = pyplot.subplots(figsize=(3 + 0.55 * len(behaviours), 0.24 * len(tools) + 2), layout="constrained")
-    axis.imshow([[min(value, 100) for value in line] for line in grid], cmap="cividis", aspect="auto")
+    axis.imshow(grid, cmap="cividis", aspect="auto", vmin=0, vmax=100)
     axis.set_xticks(range(len(behaviours)), behaviours, rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(len(tools)), tools, fontsize=7)
     for y, line in enumerate(grid):
