@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from toolset_nb.paths import repo_root
@@ -32,8 +33,35 @@ def pipeline(options: argparse.Namespace) -> int:
     return 0
 
 
+def launch(options: argparse.Namespace) -> int:
+    """Train with a notebook in several processes of this machine."""
+    import yaml
+    from dotenv import load_dotenv
+
+    from toolset_nb import launch, runs, settings
+
+    load_dotenv(repo_root() / ".env")
+    try:
+        values = yaml.safe_load(options.file.read_text("utf-8")) if options.file else {}
+        values |= {name: yaml.safe_load(value) for name, value in options.parameter}
+        print(f"Done: {launch.launch(options.notebook, values, options.processes)}")
+    except (settings.SettingsError, runs.RunError, OSError, yaml.YAMLError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except launch.LaunchError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
 def add(commands: Any) -> None:
     """Adds these commands to the parser."""
+    command = commands.add_parser("launch", help="train with a notebook in several processes of this machine")
+    command.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="notebooks/sft.ipynb or kto.ipynb")
+    command.add_argument("--processes", type=int, default=2, metavar="N", help="one a GPU (default: 2)")
+    command.add_argument("-f", "--file", type=Path, metavar="YAML", help="parameters, as papermill's -f")
+    command.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command.set_defaults(run=launch)
     command = commands.add_parser("pipeline", help="SFT, KTO, evaluation, export in a row; goes on where it failed")
     command.add_argument("--run-name", metavar="NAME", help="give it to go on with a pipeline (default: the time)")
     command.add_argument("--steps", metavar="LIST", help="some of sft,kto,evaluate,export (default: all)")

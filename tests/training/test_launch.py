@@ -1,0 +1,66 @@
+"""Several processes: the script that a notebook becomes, and what starts it."""
+
+import ast
+
+import pytest
+
+from toolset_nb import launch
+from toolset_nb.paths import repo_root
+from toolset_nb.runs import Run
+from toolset_nb.settings import SettingsError
+from toolset_nb.training import arrange
+from toolset_nb.training.resume import seal
+
+SFT = repo_root() / "notebooks" / "sft.ipynb"
+
+
+@pytest.mark.parametrize("name", launch.MODELS)
+def test_a_notebook_becomes_a_script_whose_single_cells_are_for_the_first_process(name, tmp_path):
+    notebook = repo_root() / "notebooks" / f"{name}.ipynb"
+    tree = ast.parse(launch.script(notebook, {"max_rows": 16}, tmp_path / "out.ipynb"))
+    guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "_main_process"]
+    inside = "\n".join(map(ast.unparse, guarded))
+    outside = "\n".join(ast.unparse(node) for node in tree.body if node not in guarded)
+    for call in ("training.answer(", "training.save_plots(", "training.save_adapter(", "run.finish("):
+        assert call in inside and call not in outside, call
+    for call in ("training.train(", "Trainer(", "Run.start(", "training.drop_long("):
+        assert call in outside and call not in inside, call
+    assert "max_rows = 16" in outside
+
+
+def test_the_command_starts_so_many_processes_of_the_runs_own_script():
+    command, run = launch.prepare(SFT, {"model_size": "tiny", "run_name": "two"}, 2)
+    assert run.folder.name == "two"
+    assert command[-1] == str(run.folder / "launch" / "sft.py")
+    assert command[command.index("--num_processes") + 1] == "2" and "--multi_gpu" in command
+    assert "--multi_gpu" not in launch.prepare(SFT, {"model_size": "tiny"}, 1)[0]
+
+
+def test_a_run_that_is_resumed_keeps_its_folder_and_every_process_is_told_its_name():
+    run = Run.start("sft", "tiny", "broken")
+    folder = run.path("checkpoints", "checkpoint-5", "x").parent
+    seal(folder, 5)
+    run.fail("stopped")
+    command, again = launch.prepare(SFT, {"resume": "latest"}, 2)
+    assert again.folder == run.folder
+    assert "resume = 'broken'" in (again.folder / "launch" / "sft.py").read_text().replace('"', "'")
+
+
+def test_what_cannot_be_launched_is_refused():
+    with pytest.raises(launch.LaunchError, match="expected one that trains"):
+        launch.prepare(repo_root() / "notebooks" / "evaluate.ipynb", {}, 2)
+    with pytest.raises(launch.LaunchError, match="processes is 0"):
+        launch.prepare(SFT, {}, 0)
+    with pytest.raises(SettingsError, match="did you mean"):
+        launch.prepare(SFT, {"max_row": 3}, 2)
+
+
+def test_batches_that_are_computed_together_are_those_of_one_process_with_the_same_rows_a_step(monkeypatch):
+    words = [3 + number * 7 % 100 for number in range(64)]
+    data = [
+        {"id": n, "prompt": [{"content": "q"}], "completion": [{"content": "w" * count}]}
+        for n, count in enumerate(words)
+    ]
+    one = arrange(data, 4, seed=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert arrange(data, 2, seed=1) == one

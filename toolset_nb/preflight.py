@@ -1,0 +1,140 @@
+"""Before anything is downloaded: does training fit into GPU memory, RAM and disk, are versions and access right.
+
+Memory is estimated from the model's shape, not measured; nothing is loaded or fetched here.
+"""
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from toolset_nb import models
+from toolset_nb.models import Hardware, ModelError
+from toolset_nb.paths import repo_root
+
+GIB = 2**30
+PROCESS = 1.0 * GIB  # torch, transformers and unsloth loaded; on CUDA also what its context takes on the GPU
+LAYER_BYTES = (
+    34  # a token and hidden unit of one layer keep so much in 16 bits (arXiv:2205.05198, eq. 2, attention not stored)
+)
+CHECKPOINTS = 3
+
+
+class Estimate(NamedTuple):
+    """Memory in GiB; `parts` names what the largest of them, GPU or RAM, is made of."""
+
+    gpu: float
+    ram: float
+    disk: float
+    parts: dict[str, float]
+
+
+def estimate(size: str, values: dict[str, Any], machine: Hardware, method: str = "sft") -> Estimate:
+    """What training takes at most, with every row as long as max_length.
+
+    Weights: the checkpoint's size where it is loaded in 4 bits (dynamic 4-bit files leave layers in 16 bits), else 4 bytes each.
+    Trained: weight and gradient 4 bytes each, AdamW's two states 1 byte each with adamw_8bit, else 4. Activations: of one
+    layer with unsloth's checkpointing, whose layer inputs wait in RAM, of each trained layer without. Logits: the head is
+    computed in chunks (TRL 1.15), a row of `max_length` is counted. KTO: a frozen copy of what is trained, and twice the
+    activations, since a batch is scored with its KL pairs.
+    """
+    entry = models.sizes()[size]
+    values = {**entry["sft"], **values}  # KTO trains the adapter that SFT made
+    shape, cuda = entry["shape"], machine.device == "cuda"
+    quantised = cuda and size != "tiny"
+    weights = entry["download_gb"] * 1e9 if quantised else shape["parameters"] * 4
+    trained = trained_parameters(shape, values)
+    states = trained * (4 + 4 + (2 if cuda else 8)) + (trained * 4 if method == "kto" else 0)
+    wide = 2 if size == "tiny" or not cuda else 1  # 32 bits in place of 16
+    tokens = values["batch_size"] * values["max_length"] * (2 if method == "kto" else 1)
+    layer = LAYER_BYTES * tokens * shape["hidden"] * wide
+    kept = 1 if cuda else (shape["layers"] if values.get("lora_rank") else values.get("layers", shape["layers"]))
+    logits = values["max_length"] * shape["vocabulary"] * 4
+    parts = {"weights": weights, "trained": states, "activations": layer * kept, "logits": logits, "process": PROCESS}
+    parts = {name: round(amount / GIB, 2) for name, amount in parts.items()}
+    total = sum(parts.values())
+    inputs = tokens * shape["hidden"] * 2 * shape["layers"] / GIB
+    export = shape["parameters"] * 3.1 / GIB  # merged in 16 bits, and GGUF q8_0 beside it
+    disk = entry["download_gb"] * 1e9 / GIB + CHECKPOINTS * trained * (6 if cuda else 12) / GIB + export
+    ram = PROCESS * 2 / GIB + inputs if cuda else total
+    return Estimate(total if cuda else 0.0, ram, disk, parts)
+
+
+def trained_parameters(shape: dict[str, Any], values: dict[str, Any]) -> int:
+    """LoRA matrices on all seven projections, or with lora_rank 0 the upper `layers` whole."""
+    hidden, ffn, heads = shape["hidden"], shape["ffn"], shape["head"]
+    query, key = shape["heads"] * heads, shape["kv_heads"] * heads
+    projections = [(hidden, query), (hidden, key), (hidden, key), (query, hidden)]
+    projections += [(hidden, ffn), (hidden, ffn), (ffn, hidden)]
+    rank = values.get("lora_rank")
+    if rank:
+        return shape["layers"] * rank * sum(rows + columns for rows, columns in projections)
+    return values.get("layers", shape["layers"]) * sum(rows * columns for rows, columns in projections)
+
+
+def check(size: str, base: str, values: dict[str, Any], machine: Hardware, method: str = "sft") -> None:
+    """Prints needed against found, and raises ModelError with what to change where it cannot work."""
+    need = estimate(size, values, machine, method)
+    given_base = base not in ("", models.sizes()[size]["base_model"]) and size != "tiny"
+    found = {"GPU memory": machine.free, "RAM": machine.ram, "disk": machine.disk}
+    asked = {"GPU memory": need.gpu, "RAM": need.ram, "disk": need.disk}
+    print(f"{'GiB':<12}{'needed':>8}{'found':>8}" + ("   (of the size's own base model)" if given_base else ""))
+    for name, amount in asked.items():
+        print(f"{name:<12}{amount:>8.1f}{found[name]:>8.1f}")
+    print("made of: " + ", ".join(f"{name} {amount:.1f}" for name, amount in need.parts.items()))
+    for name in drifted():
+        print(f"! {name}")
+    check_access(base or ("" if size == "tiny" else models.sizes()[size]["base_model"]))
+    short = [name for name, amount in asked.items() if found[name] and amount > found[name]]
+    if short == ["GPU memory"] and need.gpu - need.parts["activations"] - need.parts["logits"] < machine.free:
+        print("! The longest rows may not fit into GPU memory; the run then goes on with a smaller batch.")
+    elif short and not given_base:
+        told = ", ".join(f"{name}: {asked[name]:.1f} GiB needed, {found[name]:.1f} found" for name in short)
+        remedy = (
+            "free some, or set HF_HOME and TOOLSET_NB_RUNS to a larger disk"
+            if short == ["disk"]
+            else ("lower batch_size or max_length, or take a smaller model_size")
+        )
+        raise ModelError(f"model_size {size} does not fit here ({told}): {remedy}")
+
+
+def drifted() -> list[str]:
+    """Sentences on packages that are missing or of another version than the pins ask for."""
+    found = []
+    for name, wanted in pins().items():
+        try:
+            has = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            has = "missing"
+        if has != wanted:
+            found.append(f"{name} is {has}, tested with {wanted}: make setup (in Colab the setup cell) installs it")
+    return found
+
+
+def pins() -> dict[str, str]:
+    """Package -> version of those that train, by the requirements files."""
+    text = "\n".join((repo_root() / f"requirements-{name}.txt").read_text("utf-8") for name in ("colab", "unsloth"))
+    wanted = dict(re.findall(r"^([\w-]+)==([\w.]+)", text, re.M))
+    names = ("transformers", "trl", "peft", "datasets", "accelerate", "unsloth", "unsloth_zoo")
+    return {name: wanted[name] for name in names if name in wanted}
+
+
+def check_access(base: str) -> None:
+    """Asks the Hub, with one HEAD request, whether this machine may fetch the base model; a local folder is not asked for."""
+    from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if not base or Path(base).expanduser().is_dir() or constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(base, "config.json"), token=get_token(), timeout=10)
+    except GatedRepoError:
+        how = "" if get_token() else " and log in (HF_TOKEN, `hf auth login` or a Colab secret)"
+        raise ModelError(
+            f"{base} asks for its licence to be accepted: do so on https://huggingface.co/{base}{how}"
+        ) from None
+    except RepositoryNotFoundError:
+        hint = "" if get_token() else ", or it is private and no token is set"
+        raise ModelError(f"base_model {base}: the Hub knows no such model{hint}") from None
+    except Exception as error:  # no network: what is in the cache may do
+        print(f"! The Hub does not answer ({type(error).__name__}); {base} has to be in the cache.")
