@@ -54,8 +54,7 @@ def estimate(size: str, values: dict[str, Any], machine: Hardware, method: str =
     parts = {name: round(amount / GIB, 2) for name, amount in parts.items()}
     total = sum(parts.values())
     inputs = tokens * shape["hidden"] * 2 * shape["layers"] / GIB
-    export = shape["parameters"] * 3.1 / GIB  # merged in 16 bits, and GGUF q8_0 beside it
-    disk = entry["download_gb"] * 1e9 / GIB + CHECKPOINTS * trained * (6 if cuda else 12) / GIB + export
+    disk = entry["download_gb"] * 1e9 / GIB + CHECKPOINTS * trained * (6 if cuda else 12) / GIB
     ram = PROCESS * 2 / GIB + inputs if cuda else total
     return Estimate(total if cuda else 0.0, ram, disk, parts)
 
@@ -75,7 +74,7 @@ def trained_parameters(shape: dict[str, Any], values: dict[str, Any]) -> int:
 def check(size: str, base: str, values: dict[str, Any], machine: Hardware, method: str = "sft") -> None:
     """Prints needed against found, and raises ModelError with what to change where it cannot work."""
     need = estimate(size, values, machine, method)
-    given_base = base not in ("", models.sizes()[size]["base_model"]) and size != "tiny"
+    given_base = base not in ("", models.sizes()[size]["base_model"])  # its own size is not known: shown, never stopped
     found = {"GPU memory": machine.free, "RAM": machine.ram, "disk": machine.disk}
     asked = {"GPU memory": need.gpu, "RAM": need.ram, "disk": need.disk}
     print(f"{'GiB':<12}{'needed':>8}{'found':>8}" + ("   (of the size's own base model)" if given_base else ""))
