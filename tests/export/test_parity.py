@@ -5,7 +5,7 @@ import json
 import pytest
 
 from toolset_nb.export import ExportError, make, parity
-from toolset_nb.export.parity import FLOOR, Replies, compared, markdown, problems, same_reply
+from toolset_nb.export.parity import FLOOR, Replies, compared, markdown, problems, same_calls, same_reply
 from toolset_nb.settings import ExportSettings
 
 CALL = '<tool_call>\n{"name": "vaultManager_openNote", "arguments": {"path": "Garden.md"}}\n</tool_call>'
@@ -24,6 +24,15 @@ def test_replies_are_equal_when_their_calls_are_or_their_words(one, other, same)
     assert same_reply(one, other) is same_reply(other, one) is same
 
 
+def test_calls_are_the_same_whatever_the_context_holds():
+    one, other = (
+        CALL.replace('{"path"', f'{{"context": {{"sessionMemory": "{words}"}}, "path"') for words in ("Two", "Three")
+    )
+    assert same_calls(one, other) and not same_reply(one, other)
+    assert not same_calls(one, other.replace("Garden", "Shed")) and not same_calls(one, "Which?")
+    assert same_calls("Which?", "Which one?")
+
+
 def replies(texts, rendered="<|im_start|>"):
     return Replies([rendered] * len(texts), [[1, 2]] * len(texts), texts, 1.0)
 
@@ -31,13 +40,13 @@ def replies(texts, rendered="<|im_start|>"):
 def test_a_format_below_its_floor_or_with_another_prompt_is_a_problem():
     reference = replies([CALL] * 50)
     good = compared(reference, replies([CALL] * 49 + [OTHER]), FLOOR["q8_0"])
-    assert (good["replies_equal"], good["share"], good["different"], good["calls"]) == (49, 0.98, [49], 50)
+    assert (good["calls_equal"], good["share"], good["different"], good["calls"]) == (49, 0.98, [49], 50)
     assert good["low"] < 0.98 < good["high"]
     bad = compared(reference, replies([CALL] * 48 + [OTHER] * 2), FLOOR["q8_0"])
     torn = compared(reference, replies([CALL] * 50, "<|im_start|> "), None)
     assert problems({"formats": {"q8_0": good}}) == []
     assert problems({"formats": {"q8_0": bad, "q4_k_m": torn}}) == [
-        "q8_0: 48 of 50 replies equal the adapter's, expected 98%",
+        "q8_0: 48 of 50 replies make the adapter's calls, expected 98%",
         "q4_k_m: 50 of 50 prompts reach the model as other prompts",
     ]
     text = markdown(
@@ -48,7 +57,7 @@ def test_a_format_below_its_floor_or_with_another_prompt_is_a_problem():
                                              "won": 1, "lost": 6, "tasks": 50}},
         }
     )  # fmt: skip
-    assert "| q8_0 | 2 MB | 50/50 | 50/50 | 48/50 | 87% to 99% | 98% |" in text
+    assert "| q8_0 | 2 MB | 50/50 | 50/50 | 48/50 | 87% to 99% | 98% | 48/50 |" in text
     assert "| q4_k_m against f16 | 50%, 40% of 50 | -10.0% (-20.0% to +1.0%) | 1, 6 |" in text
     assert text.endswith("- **q8_0: bad**\n")
 
@@ -73,8 +82,8 @@ def test_a_format_that_answers_otherwise_stops_the_export_or_is_written_down(lor
     file = tmp_path / "model-q8_0.gguf"
     file.write_bytes(b"GGUF")
     found = parity.measure(lora_run, {"q8_0": file}, ExportSettings(parity_prompts=1), lambda line: None)
-    assert found["problems"] == ["q8_0: 0 of 1 replies equal the adapter's, expected 98%"]
-    with pytest.raises(ExportError, match="0 of 1 replies equal .*; parity warn keeps the files"):
+    assert found["problems"] == ["q8_0: 0 of 1 replies make the adapter's calls, expected 98%"]
+    with pytest.raises(ExportError, match="0 of 1 replies make .*; parity warn keeps the files"):
         parity.measure(lora_run, {"q8_0": file}, ExportSettings(parity="stop", parity_prompts=1), lambda line: None)
     assert (lora_run.folder / "export" / "parity.json").exists()
     with pytest.raises(ExportError, match="formats adapter: nothing to compare"):

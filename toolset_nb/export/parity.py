@@ -1,8 +1,9 @@
 """Whether the exported formats answer as the adapter does: the same prompts, the same tokens, the same calls.
 
 The reference is the adapter in transformers. Merged weights are asked the same way, each GGUF through llama.cpp's own server.
-Compared are the prompt as rendered (bytes) and as cut into tokens, and the greedy reply: its calls with all arguments, or its
-words. With `parity_tasks` every GGUF also works on that many tasks, and the shares of vaults left as they should be are compared.
+Compared are the prompt as rendered (bytes) and as cut into tokens, and the greedy reply: its tools and arguments, and all of it.
+The context block is left aside in the first: its ids and sentences are made up, and two ways of rounding soon make up others. With
+`parity_tasks` every GGUF also works on that many tasks, and the shares of vaults left as they should be are compared.
 """
 
 import gc
@@ -24,7 +25,7 @@ from toolset_nb.runs import Run, file_hash
 from toolset_nb.servers import Batches, serve
 from toolset_nb.settings import EvaluateSettings, ExportSettings
 
-FLOOR = {"merged": 1.0, "f16": 1.0, "q8_0": 0.98}  # share of equal replies; smaller formats are measured, not judged
+FLOOR = {"merged": 1.0, "f16": 1.0, "q8_0": 0.98}  # share of equal calls; smaller formats are measured, not judged
 PROMPTS = "full_coverage"
 SLOTS = 8
 TOKENS = 320  # of a reply
@@ -84,9 +85,9 @@ def measure(
 
 
 def compared(reference: Replies, made: Replies, floor: float | None) -> dict[str, Any]:
-    """Counts of equal prompts, tokens and replies, with the 95% Wilson interval of the last."""
-    total = len(reference.texts)
-    equal = [same_reply(one, other) for one, other in zip(reference.texts, made.texts, strict=True)]
+    """Counts of equal prompts, tokens, calls and whole replies; `share` and its 95% Wilson interval are those of the calls."""
+    total, answers = len(reference.texts), list(zip(reference.texts, made.texts, strict=True))
+    equal = [same_calls(one, other) for one, other in answers]
     low, high = wilson(sum(equal), total)
     return {
         "prompts_equal": sum(
@@ -94,7 +95,8 @@ def compared(reference: Replies, made: Replies, floor: float | None) -> dict[str
             for one, other in zip(reference.rendered, made.rendered, strict=True)
         ),
         "tokens_equal": sum(one == other for one, other in zip(reference.tokens, made.tokens, strict=True)),
-        "replies_equal": sum(equal),
+        "calls_equal": sum(equal),
+        "replies_equal": sum(same_reply(one, other) for one, other in answers),
         "calls": sum(bool(calls.parse(text).calls) for text in reference.texts),
         "total": total,
         "share": round(sum(equal) / total, 4),
@@ -104,6 +106,18 @@ def compared(reference: Replies, made: Replies, floor: float | None) -> dict[str
         "different": [number for number, same in enumerate(equal) if not same],
         "seconds": round(made.seconds, 1),
     }
+
+
+def same_calls(one: str, other: str) -> bool:
+    """The same tools with the same arguments in the same order, the context aside; no call in both counts as the same."""
+
+    def plain(text: str) -> list[tuple]:
+        return [
+            (call.name, {key: value for key, value in call.arguments.items() if key != "context"})
+            for call in calls.parse(text).calls
+        ]
+
+    return plain(one) == plain(other)
 
 
 def same_reply(one: str, other: str) -> bool:
@@ -125,7 +139,7 @@ def problems(found: dict[str, Any]) -> list[str]:
                 )
         if row["floor"] and row["share"] < row["floor"]:
             lines.append(
-                f"{name}: {row['replies_equal']} of {row['total']} replies equal the adapter's, expected {row['floor']:.0%}"
+                f"{name}: {row['calls_equal']} of {row['total']} replies make the adapter's calls, expected {row['floor']:.0%}"
             )
     return lines
 
@@ -135,13 +149,13 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [
         f"{found['prompts']} prompts of `{found['prompt_set']}`, greedy; the adapter in transformers against each format.",
         "",
-        "| format | size | prompts equal | tokens equal | replies equal | 95% interval | at least |",
-        "|---|---|---|---|---|---|---|",
+        "| format | size | prompts equal | tokens equal | calls equal | 95% interval | at least | equal to the letter |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in found["formats"].items():
-        equal = [f"{row[f'{what}_equal']}/{row['total']}" for what in ("prompts", "tokens", "replies")]
+        equal = [f"{row[f'{what}_equal']}/{row['total']}" for what in ("prompts", "tokens", "calls", "replies")]
         interval, floor = f"{row['low']:.0%} to {row['high']:.0%}", f"{row['floor']:.0%}" if row["floor"] else ""
-        cells = [name, f"{row['bytes'] / 1e6:.0f} MB", *equal, interval, floor]
+        cells = [name, f"{row['bytes'] / 1e6:.0f} MB", *equal[:3], interval, floor, equal[3]]
         lines.append(f"| {' | '.join(cells)} |")
     if found.get("tasks"):
         lines += ["", "| tasks: the vault is as it should be | before, after | difference, 95% interval | won, lost |"]
@@ -224,6 +238,6 @@ def _weights(run: Run) -> dict[str, str]:
 
 def _line(row: dict[str, Any]) -> str:
     return (
-        f"{row['prompts_equal']} of {row['total']} prompts equal, {row['replies_equal']} replies equal ({row['calls']} of the "
-        f"adapter's are calls), {row['seconds']:.0f} s"
+        f"{row['prompts_equal']} of {row['total']} prompts equal, {row['calls_equal']} with the same calls ({row['calls']} of "
+        f"the adapter's replies are calls), {row['replies_equal']} equal to the letter, {row['seconds']:.0f} s"
     )
