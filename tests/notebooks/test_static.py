@@ -309,5 +309,6 @@ def test_every_test_file_is_collected():
         "conftest.py",
         "scripted.py",
         "written_call.py",
-    )  # fixtures, an endpoint and a call that several files use
+        "hub_server.py",
+    )  # fixtures, an endpoint, a call and a Hub that tests use
     assert {path for path in written if Path(path).name not in beside} == collected

@@ -137,6 +137,7 @@ def make(run: Run, settings: ExportSettings, say: Callable[[str], None] = print)
 
 def run_gguf(run: Run, kind: str = "q8_0") -> Path:
     """The run's GGUF, made on first use; made again when the adapter has changed since."""
+    _adapter(run)
     path = run.folder / "export" / FORMATS[kind].file
     if artefacts.up_to_date(path, _key(run, kind)):
         return path

@@ -1,0 +1,73 @@
+"""Two real processes on a CPU (gloo) train as one does with the same rows a step: same rows together, same losses, one record."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from toolset_nb.paths import repo_root
+from toolset_nb.runs import Run
+
+pytestmark = pytest.mark.notebooks
+WATCH = """
+import json as _json, os as _os, transformers as _transformers
+training.answer = lambda *_, **__: ["", "", ""]
+_source = _transformers.Trainer.get_batch_samples
+
+def _seen(self, *given, **more):
+    samples, count = _source(self, *given, **more)
+    rows = [[t for t, m in zip(*map(list, pair)) if m] for batch in samples
+            for pair in zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist())]
+    with open(run.folder / f"rows-{_os.environ.get('RANK', '0')}.jsonl", "a") as file:
+        file.write(_json.dumps(rows) + "\\n")
+    return samples, count
+
+_transformers.Trainer.get_batch_samples = _seen
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model, tmp_path_factory):
+    """trained(processes, batch_size): the run that the command line leaves."""
+    folder = tmp_path_factory.mktemp("processes")
+    notebook = nbformat.read(repo_root() / "notebooks" / "sft.ipynb", 4)
+    place = next(n for n, cell in enumerate(notebook.cells) if "training.train(" in cell.source)
+    notebook.cells.insert(place, nbformat.v4.new_code_cell(WATCH))
+    nbformat.write(notebook, folder / "sft.ipynb")
+    values = {"model_size": "tiny", "base_model": str(tiny_model), "max_rows": 24, "max_steps": 6, "save_steps": 3}
+    values |= {"logging_steps": 1, "gradient_accumulation": 1, "max_length": 512, "interactive": "no"}
+    (folder / "short.yaml").write_text(json.dumps(values))
+
+    def run(processes, batch_size):
+        name = f"of-{processes}"
+        command = [sys.executable, "-m", "toolset_nb", "launch", folder / "sft.ipynb", "--processes", str(processes)]
+        command += ["-f", folder / "short.yaml", "-p", "batch_size", str(batch_size), "-p", "run_name", name]
+        environment = {**os.environ, "TOOLSET_NB_RUNS": str(folder / "runs"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, cwd=repo_root(), capture_output=True, text=True, timeout=900)
+        log = folder / "runs" / name / "launch" / "log.txt"
+        assert done.returncode == 0, done.stderr[-2000:] + (log.read_text()[-4000:] if log.exists() else "")
+        return Run(folder / "runs" / name)
+
+    return run
+
+
+def rows(run, rank):
+    return [json.loads(line) for line in (run.folder / f"rows-{rank}.jsonl").open()]
+
+
+def test_two_processes_train_as_one(trained):
+    one, two = trained(1, 4), trained(2, 2)
+    together = [first + second for first, second in zip(rows(two, 0), rows(two, 1), strict=True)]
+    assert together == rows(one, 0)
+    assert [len(step) for step in rows(two, 1)] == [2] * 6
+    history = two.history()
+    assert [row["step"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert len((two.folder / "log.jsonl").read_text().splitlines()) == 6
+    for ours, theirs in zip(history, one.history(), strict=True):
+        assert abs(ours["loss"] - theirs["loss"]) < 1e-3
+    assert two.status == "complete" and (two.folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (two.folder / "checkpoints" / "checkpoint-6" / "rng_state_1.pth").is_file()
+    assert sorted(path.name for path in two.folder.parent.glob("of-*")) == ["of-1", "of-2"]
