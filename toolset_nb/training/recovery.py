@@ -78,6 +78,7 @@ def _restore(model, weights: dict[str, Any]) -> None:
 
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")
+        model.set_adapter("default")  # PEFT leaves none active where whole layers are trained
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in weights.items():
