@@ -9,20 +9,23 @@ import sys
 
 from toolset_nb import __version__
 from toolset_nb.commands import data, evaluating, reference, training, vaults
+from toolset_nb.errors import ToolsetError
+from toolset_nb.paths import repo_root
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code; an error that a person can put right is printed and brings its own."""
     options = _parser().parse_args(arguments)
-    from toolset_nb.jsonl import DataError
+    from dotenv import load_dotenv
 
+    load_dotenv(repo_root() / ".env")
     try:
         code = options.run(options)
         sys.stdout.flush()
         return code
-    except DataError as error:
+    except ToolsetError as error:
         print(error, file=sys.stderr)
-        return 2
+        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -34,11 +37,7 @@ def repository(options: argparse.Namespace) -> int:
     """Set the public address everywhere it stands."""
     from toolset_nb.repository import rewrite
 
-    try:
-        print("\n".join(f"rewritten: {path}" for path in rewrite(options.url)) or "nothing to change")
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+    print("\n".join(f"rewritten: {path}" for path in rewrite(options.url)) or "nothing to change")
     return 0
 
 

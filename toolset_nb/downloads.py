@@ -13,10 +13,11 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from toolset_nb.errors import ToolsetError
 from toolset_nb.runs import file_hash
 
 
-class DownloadError(RuntimeError):
+class DownloadError(ToolsetError, RuntimeError):
     """A file could not be fetched or is not the one that was published."""
 
 

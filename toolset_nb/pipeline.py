@@ -15,17 +15,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from toolset_nb import runs
+from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
-from toolset_nb.settings import PipelineSettings, SettingsError
+from toolset_nb.settings import PipelineSettings, SettingsError, from_yaml
 
 STEPS = ("sft", "kto", "evaluate", "export")
 
 
-class PipelineError(RuntimeError):
+class PipelineError(ToolsetError, RuntimeError):
     """A step failed; the message names it, its notebook and how to go on."""
+
+    exit_code = 2
 
 
 def plan(settings: PipelineSettings, name: str) -> dict[str, dict[str, Any]]:
@@ -111,17 +112,7 @@ def status(name: str) -> dict[str, Any]:
 def _extra(settings: PipelineSettings, step: str) -> dict[str, Any]:
     """A step's own parameters, written as YAML: `max_rows: 200, epochs: 1`."""
     text = getattr(settings, f"{step}_parameters").strip()
-    if not text:
-        return {}
-    try:
-        found = yaml.safe_load(text if text.startswith("{") or "\n" in text else "{" + text + "}")
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict) or None in found.values():
-        raise SettingsError(
-            f"parameter {step}_parameters is {text[:60]!r}; expected for example 'max_rows: 200, epochs: 1'"
-        )
-    return found
+    return from_yaml(text if text.startswith("{") or "\n" in text else "{" + text + "}", f"parameter {step}_parameters")
 
 
 def _write(folder: Path, state: dict[str, Any]) -> None:

@@ -9,10 +9,11 @@ import re
 import tomllib
 from pathlib import Path
 
+from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
 
-class RepositoryError(ValueError):
+class RepositoryError(ToolsetError, ValueError):
     """The address is not one that can be cloned and linked to; the message says what one looks like."""
 
 

@@ -24,12 +24,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo", "datasets", "accelerate", "bitsandbytes")
 
 
-class RunError(ValueError):
+class RunError(ToolsetError, ValueError):
     """A run folder is missing, unfinished or not what was asked for."""
 
 

@@ -12,13 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from dotenv import load_dotenv
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
 
-class SettingsError(ValueError):
+class SettingsError(ToolsetError, ValueError):
     """A parameter is unknown or its value is not usable; the message names it and says what would be."""
 
 
@@ -110,7 +112,6 @@ class SFTSettings(TrainingSettings):
     base_model: str = ""
     lora_rank: Whole = Field(0, ge=0, le=1024)
     lora_alpha: Whole = Field(0, ge=0, le=4096)
-    lora_dropout: Real = Field(0, ge=0, lt=1)
 
     @field_validator("base_model")
     @classmethod
@@ -248,6 +249,17 @@ def check(model: type[Settings], values: dict[str, Any]) -> Settings:
     except ValidationError as error:
         lines = [_explain(model, problem) for problem in error.errors()]
         raise SettingsError("\n".join(lines)) from None
+
+
+def from_yaml(text: str, where: str) -> dict[str, Any]:
+    """Parameters written as YAML, `max_rows: 200`; {} for an empty text. Raises SettingsError naming `where`."""
+    try:
+        found = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or None in found.values():
+        raise SettingsError(f"{where} is {text.strip('{}')[:60]!r}; expected for example 'max_rows: 200, epochs: 1'")
+    return found
 
 
 def choices(model: type[Settings]) -> dict[str, list[str]]:

@@ -7,42 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb.commands.files import write
-from toolset_nb.paths import repo_root
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Evaluate targets on a prompt set and write the report; in a terminal, without arguments, ask what to evaluate."""
-    from dotenv import load_dotenv
-
     from toolset_nb import evaluation, settings
-    from toolset_nb.models import ModelError
-    from toolset_nb.runs import RunError
-    from toolset_nb.servers import RequestFailed
 
     values = {
         name: getattr(options, name) for name in settings.EvaluateSettings.model_fields if getattr(options, name, None)
     }
     if options.target:
         values["targets"] = ",".join(options.target)
-    load_dotenv(repo_root() / ".env")
+    if not values and not options.dry_run and sys.stdin.isatty():
+        values = _asked()
+    config = settings.check(settings.EvaluateSettings, values)
+    prompts = evaluation.load_prompts(config.prompt_set, config.tags, config.limit)
+    folder = evaluation.report_folder(config)
+    if options.output:
+        folder = Path(options.output).with_suffix("") if options.output.endswith(".json") else Path(options.output)
+    if options.dry_run:
+        print(f"{len(prompts)} prompts for {config.targets}; the report would go to {folder}")
+        return 0
     try:
-        if not values and not options.dry_run and sys.stdin.isatty():
-            values = _asked()
-        config = settings.check(settings.EvaluateSettings, values)
-        prompts = evaluation.load_prompts(config.prompt_set, config.tags, config.limit)
-        folder = evaluation.report_folder(config)
-        if options.output:
-            folder = Path(options.output).with_suffix("") if options.output.endswith(".json") else Path(options.output)
-        if options.dry_run:
-            print(f"{len(prompts)} prompts for {config.targets}; the report would go to {folder}")
-            return 0
         reports = evaluation.run(config, folder=folder)
-    except (settings.SettingsError, evaluation.EvaluationError, RunError, ModelError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except RequestFailed as error:
-        print(error, file=sys.stderr)
-        return 3
     except KeyboardInterrupt:
         print(f"stopped; what was answered is in {folder}: the same command goes on with it", file=sys.stderr)
         return 1
@@ -94,37 +81,25 @@ def compare(options: argparse.Namespace) -> int:
     """Compare two or more evaluations on the same prompts: paired difference, interval, McNemar, fixed and broken."""
     from toolset_nb import evaluation, runs
 
-    try:
-        reports = []
-        for name in options.runs:
-            path = Path(name)
-            if not path.exists():
-                path = (
-                    runs.find(name).folder / "evaluation" / options.prompt_set / f"{runs.find(name).folder.name}.json"
-                )
-            reports += evaluation.read_reports(path)
-        text = evaluation.comparison(reports)
-        print(evaluation.table(reports), "", text, sep="\n")
-    except (evaluation.EvaluationError, runs.RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    reports = []
+    for name in options.runs:
+        path = Path(name)
+        if not path.exists():
+            folder = runs.find(name).folder
+            path = folder / "evaluation" / options.prompt_set / f"{folder.name}.json"
+        reports += evaluation.read_reports(path)
+    text = evaluation.comparison(reports)
+    print(evaluation.table(reports), "", text, sep="\n")
     return 0
 
 
 def list_models(options: argparse.Namespace) -> int:
     """Print the models that a server names; without one, those of every server that answers on this machine."""
-    from dotenv import load_dotenv
-
     from toolset_nb.servers import RequestFailed, connect, kinds
 
-    load_dotenv(repo_root() / ".env")
     if options.target:
-        try:
-            with connect(f"{options.target}#-", options.host, options.port, timeout=10, retries=0) as endpoint:
-                print("\n".join(endpoint.models()) or "no models")
-        except RequestFailed as error:
-            print(error, file=sys.stderr)
-            return 3
+        with connect(f"{options.target}#-", options.host, options.port, timeout=10, retries=0) as endpoint:
+            print("\n".join(endpoint.models()) or "no models")
         return 0
     found = 0
     for kind in kinds().values():
@@ -139,20 +114,13 @@ def list_models(options: argparse.Namespace) -> int:
 
 def check_endpoint(options: argparse.Namespace) -> int:
     """Print an endpoint's preflight card."""
-    from dotenv import load_dotenv
-
     from toolset_nb import evaluation, settings
     from toolset_nb.servers.preflight import preflight
 
-    load_dotenv(repo_root() / ".env")
     values = {
         name: getattr(options, name) for name in ("tool_exposure", "tools_as", "host", "port") if getattr(options, name)
     }
-    try:
-        config = settings.check(settings.EvaluateSettings, values)
-    except settings.SettingsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    config = settings.check(settings.EvaluateSettings, values)
     card = preflight(options.target, config, evaluation.load_prompts("full_coverage"))
     print(card)
     return 0 if card.ready else 3

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from toolset_nb.errors import UsageError
 from toolset_nb.jsonl import DataError
 
 
@@ -19,6 +20,14 @@ def write(target: Path, lines: Iterable[str]) -> None:
         raise DataError(f"{target} cannot be written: {error.strerror}") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def read(source: Path) -> str:
+    """The text of a file; raises UsageError."""
+    try:
+        return source.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def expand(patterns: list[str]) -> list[str]:

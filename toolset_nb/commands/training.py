@@ -1,56 +1,34 @@
 """Commands that train. Exit codes: 0 done, 1 configuration, 2 a step failed."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from toolset_nb.paths import repo_root
+from toolset_nb.commands.files import read
 
 
 def pipeline(options: argparse.Namespace) -> int:
     """Run the notebooks in a row; under the same name, go on at the step that failed."""
-    from dotenv import load_dotenv
-
     from toolset_nb import pipeline, settings
 
-    load_dotenv(repo_root() / ".env")
     names = settings.PipelineSettings.model_fields
     values = {name: getattr(options, name) for name in names if getattr(options, name, None)}
-    try:
-        config = settings.check(settings.PipelineSettings, values)
-        if options.dry_run:
-            for step, parameters in pipeline.plan(config, config.run_name or "NAME").items():
-                print(f"{step}: " + ", ".join(f"{key}={value}" for key, value in parameters.items()))
-            return 0
-        print(f"Done: {pipeline.run(config)}")
-    except settings.SettingsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except pipeline.PipelineError as error:
-        print(error, file=sys.stderr)
-        return 2
+    config = settings.check(settings.PipelineSettings, values)
+    if options.dry_run:
+        for step, parameters in pipeline.plan(config, config.run_name or "NAME").items():
+            print(f"{step}: " + ", ".join(f"{key}={value}" for key, value in parameters.items()))
+        return 0
+    print(f"Done: {pipeline.run(config)}")
     return 0
 
 
 def launch(options: argparse.Namespace) -> int:
     """Train with a notebook in several processes of this machine."""
-    import yaml
-    from dotenv import load_dotenv
+    from toolset_nb import launch, settings
 
-    from toolset_nb import launch, runs, settings
-
-    load_dotenv(repo_root() / ".env")
-    try:
-        values = yaml.safe_load(options.file.read_text("utf-8")) if options.file else {}
-        values |= {name: yaml.safe_load(value) for name, value in options.parameter}
-        print(f"Done: {launch.launch(options.notebook, values, options.processes)}")
-    except (settings.SettingsError, runs.RunError, OSError, yaml.YAMLError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except launch.LaunchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    values = settings.from_yaml(read(options.file), str(options.file)) if options.file else {}
+    values |= dict(options.parameter)
+    print(f"Done: {launch.launch(options.notebook, values, options.processes)}")
     return 0
 
 

@@ -1,9 +1,10 @@
 """Commands on vaults: writing a sample, serving one, executing a log, putting back what was deleted."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
+
+from toolset_nb.errors import UsageError
 
 
 def vault(options: argparse.Namespace) -> int:
@@ -16,11 +17,9 @@ def vault(options: argparse.Namespace) -> int:
             print(f"{name:12} {seed['split']:10} {seed['about']}")
         return 0
     if options.name not in fixtures.names():
-        print(f"{options.name}: no such vault; expected one of {', '.join(fixtures.names())}", file=sys.stderr)
-        return 2
+        raise UsageError(f"{options.name}: no such vault; expected one of {', '.join(fixtures.names())}")
     if not options.folder or Path(options.folder).exists():
-        print("FOLDER: expected the path of a folder that does not exist yet", file=sys.stderr)
-        return 2
+        raise UsageError("FOLDER: expected the path of a folder that does not exist yet")
     notes = len(fixtures.build(options.name, options.folder).snapshot().files)
     print(f"{options.folder}: {notes} files. Next: python -m toolset_nb serve {options.folder} --http")
     return 0
@@ -29,8 +28,6 @@ def vault(options: argparse.Namespace) -> int:
 def serve(options: argparse.Namespace) -> int:
     """Serve a vault to MCP clients."""
     opened = _open_vault(options.vault, options.read_only)
-    if opened is None:
-        return 2
     from toolset_nb.vault import server
 
     built = server.build(opened, options.shape, options.log)
@@ -44,16 +41,13 @@ def serve(options: argparse.Namespace) -> int:
 def replay(options: argparse.Namespace) -> int:
     """Execute the calls of a log again and show what they change; exit code 1 when a call fails."""
     opened = _open_vault(options.vault, False)
-    if opened is None:
-        return 2
     from toolset_nb.vault import server, snapshots
 
     before = opened.snapshot()
     try:
         calls = list(server.read_calls(options.calls))
     except OSError as error:
-        print(f"{options.calls}: {error.strerror}", file=sys.stderr)
-        return 2
+        raise UsageError(f"{options.calls}: {error.strerror}") from None
     results = opened.replay(calls)
     for (name, _), result in zip(calls, results, strict=True):
         print(
@@ -65,35 +59,16 @@ def replay(options: argparse.Namespace) -> int:
 
 def undelete(options: argparse.Namespace) -> int:
     """Put back what was deleted last in a vault."""
-    from toolset_nb.vault import VaultError
-
-    opened = _open_vault(options.vault, False)
-    if opened is None:
-        return 2
-    try:
-        print(f"back: {opened.undelete()}")
-    except VaultError as error:
-        print(error, file=sys.stderr)
-        return 1
+    print(f"back: {_open_vault(options.vault, False).undelete()}")
     return 0
 
 
 def chat(options: argparse.Namespace) -> int:
     """Talk to a model in the terminal: its calls are shown, and each write waits for a yes with what it would change."""
-    from dotenv import load_dotenv
-
     from toolset_nb import settings
     from toolset_nb.chat import Asking, Chat
-    from toolset_nb.evaluation import EvaluationError
-    from toolset_nb.models import ModelError
-    from toolset_nb.paths import repo_root
-    from toolset_nb.runs import RunError
-    from toolset_nb.servers import RequestFailed
 
     opened = _open_vault(options.vault, False)
-    if opened is None:
-        return 2
-    load_dotenv(repo_root() / ".env")
     config = settings.EvaluateSettings(temperature=0, slots=1, tool_exposure=options.tool_exposure)
 
     def approve(call, difference) -> bool:
@@ -110,19 +85,12 @@ def chat(options: argparse.Namespace) -> int:
         if turn.reply.text:
             print(turn.reply.text)
 
-    try:
-        with Chat(options.target, Asking(opened, approve), config) as talk:
-            print(f"{talk.label} works in {options.vault}. An empty line ends.")
-            while words := _line("you: "):
-                made = talk.say(words, told)
-                if made.stop not in ("words", "single"):
-                    print(f"  (ended: {made.error or made.stop})")
-    except (EvaluationError, ModelError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except RequestFailed as error:
-        print(error, file=sys.stderr)
-        return 3
+    with Chat(options.target, Asking(opened, approve), config) as talk:
+        print(f"{talk.label} works in {options.vault}. An empty line ends.")
+        while words := _line("you: "):
+            made = talk.say(words, told)
+            if made.stop not in ("words", "single"):
+                print(f"  (ended: {made.error or made.stop})")
     return 0
 
 
@@ -135,14 +103,14 @@ def _line(prompt: str) -> str:
 
 
 def _open_vault(folder: str, read_only: bool):
-    """The vault of a folder; None, with a message, where there is none."""
+    """The vault of a folder; raises UsageError where there is none."""
     from toolset_nb.vault import Vault, VaultError
 
     try:
         return Vault(folder, read_only=read_only)
     except (OSError, VaultError) as error:
-        print(f"{folder}: {getattr(error, 'strerror', None) or error}; expected a folder of notes", file=sys.stderr)
-        return None
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{folder}: {reason}; expected a folder of notes") from None
 
 
 def add(commands: Any) -> None:

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 from toolset_nb.settings import EvaluateSettings
 
 
-class EvaluationError(ValueError):
+class EvaluationError(ToolsetError, ValueError):
     """The prompt set, a target or a report cannot be used; the message says why."""
 
 

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from toolset_nb.errors import ToolsetError
 from toolset_nb.runs import Run
 
 NEEDED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]  # of a base on the Hub
 
 
-class ExportError(RuntimeError):
+class ExportError(ToolsetError, RuntimeError):
     """A model could not be merged, converted, compared or uploaded; nothing half-written is left."""
 
 

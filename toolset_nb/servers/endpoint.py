@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from toolset_nb.errors import ToolsetError
 from toolset_nb.servers.kinds import Kind, kinds
 
 MAX_REPLY_BYTES = 8 << 20
@@ -29,11 +30,13 @@ OPTIONAL = (
 )  # a request works without them
 
 
-class RequestFailed(RuntimeError):
+class RequestFailed(ToolsetError, RuntimeError):
     """No usable answer came: refused, timed out, 4xx, or a body that is no chat completion.
 
     `status` is the HTTP status, 0 without one; `wait` the seconds that the server asks to wait.
     """
+
+    exit_code = 3
 
     def __init__(self, message: str, status: int = 0, wait: float = 0):
         super().__init__(message)

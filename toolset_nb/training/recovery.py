@@ -5,6 +5,7 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+from toolset_nb.errors import ToolsetError
 from toolset_nb.runs import Run
 from toolset_nb.training.progress import quieten
 from toolset_nb.training.resume import checkpoints
@@ -12,7 +13,7 @@ from toolset_nb.training.resume import checkpoints
 ADVICE = "lower max_length, take a smaller model_size, close what else uses the GPU, or use one with more memory"
 
 
-class OutOfMemory(RuntimeError):
+class OutOfMemory(ToolsetError, RuntimeError):
     """The smallest batch does not fit, or memory ran out in one of several processes; the message says what would help."""
 
 

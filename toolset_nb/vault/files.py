@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from toolset_nb.errors import ToolsetError
+
 OWN = ".toolset_nb"
 TRASH = ".trash"
 DENIED = {".git", ".obsidian", TRASH, OWN}
@@ -36,7 +38,7 @@ FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFO
 FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-class VaultError(Exception):
+class VaultError(ToolsetError):
     """A call that cannot be done: a stable code (NOT_FOUND, EXISTS, ...) and a sentence."""
 
     def __init__(self, code: str, message: str):
