@@ -1,7 +1,7 @@
 """A training notebook in several processes of one machine: papermill's parameters, a script of its cells, accelerate's launcher.
 
 The notebook stays the only place where training is written down. Cells with the tag `main-process` run in the first process
-alone, and only that one prints and writes. Weights are copied to every process (DDP); nothing is sharded here.
+alone, and only that one prints and writes. Every process holds all weights (DDP) or, sharded, its part of them (FSDP2, by unsloth).
 """
 
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,21 @@ class LaunchError(ToolsetError, ValueError):
     exit_code = 2
 
 
-def launch(notebook: Path, parameters: dict[str, Any], processes: int) -> runs.Run:
+def launch(notebook: Path, parameters: dict[str, Any], processes: int, shard: bool = False) -> runs.Run:
     """Trains with the notebook in so many processes and returns the complete run; raises LaunchError, SettingsError, RunError.
 
     A step's rows are batch_size x gradient_accumulation x processes. Logs of all processes: launch/log.txt in the run.
     """
+    if shard and not find_spec("triton"):
+        raise LaunchError(
+            "--shard needs triton, which comes with PyTorch for CUDA; without --shard each process holds all weights"
+        )
     command, run = prepare(notebook, parameters, processes)
     log = run.path("launch", "log.txt")
     print(f"{processes} processes; run {run}; their output: {log}", flush=True)
     python_path = os.pathsep.join(filter(None, [str(repo_root()), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "TOOLSET_NB_RUN": str(run.folder.resolve()), "PYTHONPATH": python_path}
+    environment["UNSLOTH_FSDP2"] = "native" if shard else "0"
     with log.open("a") as file:
         code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
     if code:

@@ -21,9 +21,9 @@ def test_a_notebook_becomes_a_script_whose_single_cells_are_for_the_first_proces
     guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "_main_process"]
     inside = "\n".join(map(ast.unparse, guarded))
     outside = "\n".join(ast.unparse(node) for node in tree.body if node not in guarded)
-    for call in ("training.answer(", "training.save_plots(", "training.save_adapter(", "run.finish("):
+    for call in ("training.save_plots(", "run.finish("):
         assert call in inside and call not in outside, call
-    for call in ("training.train(", "Trainer(", "Run.start(", "training.drop_long("):
+    for call in ("training.train(", "Trainer(", "Run.start(", "training.drop_long(", "training.save_adapter("):
         assert call in outside and call not in inside, call
     assert "max_rows = 16" in outside
 
@@ -46,7 +46,10 @@ def test_a_run_that_is_resumed_keeps_its_folder_and_every_process_is_told_its_na
     assert "resume = 'broken'" in (again.folder / "launch" / "sft.py").read_text().replace('"', "'")
 
 
-def test_what_cannot_be_launched_is_refused():
+def test_what_cannot_be_launched_is_refused(monkeypatch):
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    with pytest.raises(launch.LaunchError, match="--shard needs triton"):
+        launch.launch(SFT, {}, 2, shard=True)
     with pytest.raises(launch.LaunchError, match="expected one that trains"):
         launch.prepare(repo_root() / "notebooks" / "evaluate.ipynb", {}, 2)
     with pytest.raises(launch.LaunchError, match="processes is 0"):

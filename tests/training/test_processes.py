@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import nbformat
 import pytest
+from safetensors.torch import load_file
 
 from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run
@@ -31,7 +33,7 @@ _transformers.Trainer.get_batch_samples = _seen
 
 @pytest.fixture(scope="module")
 def trained(tiny_model, tmp_path_factory):
-    """trained(processes, batch_size): the run that the command line leaves."""
+    """trained(processes, batch_size, *options): the run that the command line leaves."""
     folder = tmp_path_factory.mktemp("processes")
     notebook = nbformat.read(repo_root() / "notebooks" / "sft.ipynb", 4)
     place = next(n for n, cell in enumerate(notebook.cells) if "training.train(" in cell.source)
@@ -41,10 +43,10 @@ def trained(tiny_model, tmp_path_factory):
     values |= {"logging_steps": 1, "gradient_accumulation": 1, "max_length": 512, "interactive": "no"}
     (folder / "short.yaml").write_text(json.dumps(values))
 
-    def run(processes, batch_size):
-        name = f"of-{processes}"
+    def run(processes, batch_size, *options):
+        name = "-".join([f"of-{processes}", *options])
         command = [sys.executable, "-m", "toolset_nb", "launch", folder / "sft.ipynb", "--processes", str(processes)]
-        command += ["-f", folder / "short.yaml", "-p", "batch_size", str(batch_size), "-p", "run_name", name]
+        command += ["-f", folder / "short.yaml", "-p", "batch_size", str(batch_size), "-p", "run_name", name, *options]
         environment = {**os.environ, "TOOLSET_NB_RUNS": str(folder / "runs"), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, cwd=repo_root(), capture_output=True, text=True, timeout=900)
         log = folder / "runs" / name / "launch" / "log.txt"
@@ -71,3 +73,16 @@ def test_two_processes_train_as_one(trained):
     assert two.status == "complete" and (two.folder / "adapter" / "adapter_model.safetensors").is_file()
     assert (two.folder / "checkpoints" / "checkpoint-6" / "rng_state_1.pth").is_file()
     assert sorted(path.name for path in two.folder.parent.glob("of-*")) == ["of-1", "of-2"]
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="unsloth splits weights only where triton is installed")
+def test_sharded_weights_train_as_whole_ones(trained):
+    whole, sharded = trained(2, 2), trained(2, 2, "--shard")
+    assert (
+        sharded.status == "complete" and "native FSDP2 sharded" in (sharded.folder / "launch" / "log.txt").read_text()
+    )
+    for ours, theirs in zip(sharded.history(), whole.history(), strict=True):
+        assert abs(ours["loss"] - theirs["loss"]) < 1e-3
+    ours, theirs = (load_file(run.folder / "adapter" / "adapter_model.safetensors") for run in (sharded, whole))
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] - theirs[name]).abs().max() < 1e-3 for name in ours)

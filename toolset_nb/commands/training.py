@@ -28,7 +28,7 @@ def launch(options: argparse.Namespace) -> int:
 
     values = settings.from_yaml(read(options.file), str(options.file)) if options.file else {}
     values |= dict(options.parameter)
-    print(f"Done: {launch.launch(options.notebook, values, options.processes)}")
+    print(f"Done: {launch.launch(options.notebook, values, options.processes, options.shard)}")
     return 0
 
 
@@ -37,6 +37,9 @@ def add(commands: Any) -> None:
     command = commands.add_parser("launch", help="train with a notebook in several processes of this machine")
     command.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="notebooks/sft.ipynb or kto.ipynb")
     command.add_argument("--processes", type=int, default=2, metavar="N", help="one a GPU (default: 2)")
+    command.add_argument(
+        "--shard", action="store_true", help="split the weights over the processes (FSDP2) for a large model"
+    )
     command.add_argument("-f", "--file", type=Path, metavar="YAML", help="parameters, as papermill's -f")
     command.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     command.set_defaults(run=launch)

@@ -55,8 +55,10 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
                 energy.add(run, self.joules)
 
         def on_step_end(self, args, state, control, model=None, processing_class=None, **_):
-            if eval_steps and state.global_step % eval_steps == 0 and state.is_world_process_zero:
-                share = held_out(model, processing_class)
+            if eval_steps and state.global_step % eval_steps == 0:
+                share = held_out(model, processing_class)  # by every process: the weights may be split over them
+                if not state.is_world_process_zero:
+                    return
                 with run.path("held_out.jsonl").open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"step": state.global_step, "well_formed": share}) + "\n")
                 print(

@@ -1,6 +1,7 @@
 """What a training notebook leaves in the run folder: the fields of run.json and the adapter."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,19 @@ from toolset_nb.training.data import data_path
 
 
 def save_adapter(run: Run, model, tokenizer) -> Path:
-    """The policy's adapter and tokenizer under adapter/, safetensors only; a frozen reference copy is left out."""
+    """The policy's adapter and tokenizer under adapter/, safetensors only; a frozen reference copy is left out.
+
+    In several processes each of them calls this, since weights that are split over them are gathered; the first one writes.
+    """
+    from torch.distributed.tensor import DTensor
+
     folder = run.path("adapter", "x").parent
-    model.save_pretrained(folder, selected_adapters=["default"])
-    tokenizer.save_pretrained(folder)
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    split = any(isinstance(weight, DTensor) for weight in trained.values())
+    state = {name: weight.full_tensor() for name, weight in trained.items()} if split else None
+    if os.environ.get("RANK", "0") == "0":
+        model.save_pretrained(folder, selected_adapters=["default"], state_dict=state)
+        tokenizer.save_pretrained(folder)
     return folder
 
 
