@@ -61,6 +61,7 @@ bench: setup
 	$(BIN)/python benchmarks/validate.py
 	$(BIN)/python benchmarks/vault.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/training.py
 
 peer: setup  ## our verdicts beside those of BFCL's checkers and inspect_ai, which get an environment of their own
 	@test -x .peer/bin/python || $(PYTHON) -m venv .peer

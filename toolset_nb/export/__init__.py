@@ -1,8 +1,8 @@
 """From a run folder to files that other programs load: merged safetensors, GGUF in several sizes, and the Hub.
 
-formats: what is made, in which order, whether there is room; weights: the merge; gguf, llamacpp: llama.cpp's converters and
-quantiser; serving: what LM Studio, Ollama and llama-server need; parity: whether the formats answer as the adapter does; hub, card,
-drive: sharing.
+formats: what is made, in which order, whether there is room; weights: the merge; lowrank: whole trained layers as a small adapter;
+gguf, llamacpp: llama.cpp's converters and quantiser; serving: what LM Studio, Ollama and llama-server need; parity: whether the
+formats answer as the adapter does; hub, card, drive: sharing.
 """
 
 from toolset_nb.export.card import model_card
@@ -10,6 +10,7 @@ from toolset_nb.export.drive import copy_to_drive
 from toolset_nb.export.formats import chosen, make, plan, run_gguf, table
 from toolset_nb.export.gguf import base_gguf, convert
 from toolset_nb.export.hub import check_hub, upload, upload_dataset
+from toolset_nb.export.lowrank import factor
 from toolset_nb.export.weights import ExportError, merge, sixteen_bit
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "chosen",
     "convert",
     "copy_to_drive",
+    "factor",
     "make",
     "merge",
     "model_card",

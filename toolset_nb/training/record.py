@@ -1,11 +1,10 @@
 """What a training notebook leaves in the run folder: the fields of run.json and the adapter."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from toolset_nb.runs import Run, file_hash
+from toolset_nb.runs import Run, file_hash, is_main
 from toolset_nb.training.data import data_path
 
 
@@ -20,7 +19,7 @@ def save_adapter(run: Run, model, tokenizer) -> Path:
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     split = any(isinstance(weight, DTensor) for weight in trained.values())
     state = {name: weight.full_tensor() for name, weight in trained.items()} if split else None
-    if os.environ.get("RANK", "0") == "0":
+    if is_main():
         model.save_pretrained(folder, selected_adapters=["default"], state_dict=state)
         tokenizer.save_pretrained(folder)
     return folder
@@ -29,19 +28,22 @@ def save_adapter(run: Run, model, tokenizer) -> Path:
 def describe(
     settings: Any, values: dict, machine, base: str, data: list[dict], parent: str | None = None
 ) -> dict[str, Any]:
-    """The fields of run.json that a training notebook knows at its start."""
-    path = data_path(settings.dataset)
+    """The fields of run.json that a training notebook knows at its start; a `base` with an adapter is a run that trains on."""
+    path, adapter = data_path(settings.dataset), Path(base) / "adapter_config.json"
+    if adapter.exists():
+        parent = Path(base).resolve().parent.name
+        base = json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"]
     return {
         "parameters": {**settings.model_dump(), **values},
         "base_folder": base,
-        "base_model": _base_name(base),
+        "base_model": base_name(base),
         "dataset": {"file": path.name, "sha256": file_hash(path), "rows": len(data)},
         "hardware": {**machine._asdict(), "dtype": machine.dtype},
         "parent": parent,
     }
 
 
-def _base_name(base: str) -> dict[str, Any]:
+def base_name(base: str) -> dict[str, Any]:
     """Name and, for a Hub model, the commit that is in the cache."""
     if Path(base).is_dir():
         source = Path(base) / "source.json"

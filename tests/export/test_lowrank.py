@@ -1,0 +1,57 @@
+"""A run whose adapter is the low-rank part of another's change, and training that goes on with a run's adapter."""
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from toolset_nb import models
+from toolset_nb.__main__ import main
+from toolset_nb.export import ExportError, factor
+from toolset_nb.runs import Run, runs_folder
+
+
+def weights(run):
+    model = AutoModelForCausalLM.from_pretrained(run.record["base_folder"], dtype=torch.float32)
+    return PeftModel.from_pretrained(model, run.folder / "adapter").merge_and_unload().state_dict()
+
+
+def test_all_ranks_keep_the_whole_change(lora_run):
+    made, kept = factor(lora_run, 4)  # the run is LoRA of rank 4 itself
+    assert kept == pytest.approx(1, abs=1e-4)
+    theirs = weights(lora_run)
+    assert all(torch.allclose(value, theirs[name], atol=1e-4) for name, value in weights(made).items())
+    record = made.record
+    assert record["status"] == "complete" and record["parent"] == lora_run.folder.name
+    assert record["parameters"]["lora_rank"] == 4 and record["base_folder"] == lora_run.record["base_folder"]
+
+
+def test_fewer_ranks_keep_less(lora_run):
+    shares = [factor(lora_run, rank)[1] for rank in (1, 2, 3)]
+    assert 0 < shares[0] < shares[1] < shares[2] < 1
+
+
+def test_a_run_that_changed_nothing_is_refused(lora_run):
+    from safetensors.torch import load_file, save_file
+
+    path = lora_run.folder / "adapter" / "adapter_model.safetensors"
+    save_file({name: torch.zeros_like(value) for name, value in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(ExportError, match="nothing to factor"):
+        factor(lora_run, 4)
+
+
+def test_the_command_names_what_it_made(lora_run, capsys):
+    assert main(["factor", str(lora_run.folder), "--rank", "2", "--run-name", "small"]) == 0
+    assert "rank 2" in capsys.readouterr().out
+    assert Run(runs_folder() / "small").status == "complete"
+
+
+def test_a_run_as_base_model_trains_on_with_its_adapter(lora_run):
+    folder = models.base_folder("tiny", str(lora_run.folder))
+    assert folder == str(lora_run.folder / "adapter")
+    model, _ = models.load(folder, 64, "tiny", models.hardware())
+    before = dict(model.named_parameters())
+    model = models.add_adapter(model, {"lora_rank": 8})
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+    assert dict(model.named_parameters()).keys() == before.keys()
