@@ -61,7 +61,8 @@ def options(name, tiny_model):
         return ["-f", ROOT / "params" / "ci_evaluate.yaml"]
     if name == "export":
         return ["-f", ROOT / "params" / "ci_export.yaml"]
-    model = [] if name == "kto" else ["-p", "model_size", "tiny", "-p", "base_model", tiny_model]
+    twice = ["-p", "epochs", "2"]  # the reference is then scored beforehand; tests/training has the other way
+    model = twice if name == "kto" else ["-p", "model_size", "tiny", "-p", "base_model", tiny_model]
     return ["-f", ROOT / "params" / "ci.yaml", *model]
 
 
