@@ -143,9 +143,10 @@ def prompt_completion(
     """TRL prompt/completion rows of a row, one for each assistant turn: {"prompt", "completion", "label"?, "id"}.
 
     A turn is split at its `Result:` blocks: each becomes a tool message of the next prompt, so no completion holds a
-    result. A call that cannot be read keeps its fault in either format. `pair` holds the rows on the same prompt: the
-    system message is made from all of them, so that it tells nothing about the label. Raises ValueError for a row without
-    messages.
+    result. Without a system message that names the ids, a workspace that the conversation does not show becomes `default`:
+    what nobody could know would only teach a model to make ids up. A call that cannot be read keeps its fault in either
+    format. `pair` holds the rows on the same prompt: the system message is made from all of them, so that it tells nothing
+    about the label. Raises ValueError for a row without messages.
     """
     system = ""
     if (context_source, tool_exposure) != ("none", "none"):
@@ -162,7 +163,8 @@ def prompt_completion(
             continue
         for segment, result in _segments(blocks):
             if segment:
-                answer = [{"role": "assistant", "content": calls.render(segment, call_format)}]
+                said = segment if context_source == "system" else [_knowable(block, prompt) for block in segment]
+                answer = [{"role": "assistant", "content": calls.render(said, call_format)}]
                 part = {"prompt": list(prompt), "completion": answer}
                 if "label" in row:
                     part["label"] = row["label"]
@@ -373,6 +375,17 @@ def _stem(row: dict) -> str:
     """What the two rows of a pair have in common: the id without its a or b."""
     row_id = str(row.get("id", ""))
     return row_id[:-1] if row_id[-1:] in ("a", "b") and row_id[-2:-1].isdigit() else row_id
+
+
+def _knowable(block: calls.Block, prompt: list[dict]) -> calls.Block:
+    """The block, a call in the default workspace where its own is not named in the prompt."""
+    context = block.arguments.get("context") if isinstance(block, Call) else None
+    workspace = context.get("workspaceId") if isinstance(context, dict) else None
+    if not isinstance(workspace, str) or not workspace.startswith("ws_"):
+        return block
+    if any(workspace in message["content"] for message in prompt):
+        return block
+    return block._replace(arguments=block.arguments | {"context": context | {"workspaceId": "default"}})
 
 
 def _draw_id(pick: random.Random, kind: str) -> str:

@@ -182,14 +182,13 @@ def _session(
     session = pick.choice(sorted(world.vault.state.data["sessions"])[: variety.OPEN_SESSIONS])
     workspace = "default" if pick.random() < IN_NO_WORKSPACE else world.record("workspaces")["id"]
     world.begin()
-    memory: list[str] = []
     for _ in range(pick.randint(*TURNS_A_SESSION)):
         open_ = sorted(key for key in wanted if wanted[key] > 0)
         if not open_:
             return
         key = pick.choices(open_, [wanted[key] for key in open_])[0]
         funnel.seen += 1
-        scene = Scene(world, speaker, session, workspace, list(memory), contrast, filter_.refuses)
+        scene = Scene(world, speaker, session, workspace, contrast=contrast, refuses=filter_.refuses)
         clock = world.vault.tree.now
         try:
             PLAYS[key][1](scene)
@@ -204,7 +203,6 @@ def _session(
                 world.worn = True
                 return
             continue
-        memory = scene.memory
         spent[key] = 0
         wanted[key] -= 1
         funnel.kept[key] += 1

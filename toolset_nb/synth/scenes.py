@@ -33,7 +33,10 @@ class Rejected(Exception):
 
 @dataclass
 class Scene:
-    """A turn of one person with one assistant in a world; `memory` tells what was done before in the session."""
+    """A turn of one person with one assistant in a world; `memory` tells what was done before.
+
+    It holds only what the conversation shows: a model could not know more, and would learn to make it up.
+    """
 
     world: World
     speaker: Speaker
