@@ -10,6 +10,7 @@ from toolset_nb import rules
 from toolset_nb.evaluation import load_prompts, prompt_sets
 from toolset_nb.paths import repo_root
 from toolset_nb.synth import balance, generate, plays, similarity
+from toolset_nb.synth.wording import OPENINGS
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import fixtures
 
@@ -35,6 +36,14 @@ def kto():
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_validator_finds_nothing(name):
     assert [str(finding) for finding in rules.validate([DATASETS / name])] == []
+
+
+def test_a_first_call_remembers_only_what_the_request_tells(sft):
+    for row in sft:
+        request, answer = (turn["content"] for turn in row["conversations"][:2])
+        found = re.search(r'"sessionMemory": ("(?:[^"\\]|\\.)*")', answer)
+        told = json.loads(found.group(1)) if found else ""
+        assert not told or told in OPENINGS or all(part in request for part in told.split("; ")), row["id"]
 
 
 def test_there_are_six_thousand_rows_of_each_kind(sft, kto):

@@ -693,6 +693,19 @@ def test_the_row_schema_agrees_with_the_rules():
         assert not validator.is_valid(row), name
 
 
+@pytest.mark.parametrize(
+    ("ask", "workspace"), [("Make a folder", "default"), ("Make a folder in ws_1732300800000_f5g6h7j8k", None)]
+)
+def test_a_workspace_that_nobody_named_is_not_trained(ask, workspace):
+    made, known = call(), call().arguments["context"]["workspaceId"]
+    row = {"id": "row-1", "conversations": [turn("user", ask), turn("assistant", calls.render([made], "text"))]}
+    [part] = rows.training_rows([row])
+    [trained] = calls.parse(part["completion"][0]["content"]).calls
+    assert trained.arguments["context"] == made.arguments["context"] | {"workspaceId": workspace or known}
+    [part] = rows.training_rows([row], context_source="system")
+    assert calls.parse(part["completion"][0]["content"]).calls == [made]
+
+
 def test_a_pair_becomes_a_preference_and_back():
     true, false = pair(7)
     assert rows.convert(true, "preference") == []

@@ -120,7 +120,10 @@ def _preference(true: dict, false: dict) -> list[dict]:
 def training_rows(
     source: Iterable[dict], call_format: str = "hermes", context_source: str = "none", tool_exposure: str = "none"
 ) -> list[dict]:
-    """`prompt_completion` of all rows; the two rows of a pair get the same system message."""
+    """`prompt_completion` of all rows as a model can learn them; the two rows of a pair get the same system message.
+
+    A workspace that nothing before the call names becomes the default one: it would only teach a model to make ids up.
+    """
     source = list(source)
     pairs: dict[str, list[dict]] = {}
     for row in source:
@@ -129,7 +132,7 @@ def training_rows(
     return [
         part
         for row in source
-        for part in prompt_completion(row, *rendering, pair=pairs[_stem(row)] if row.get("id") else ())
+        for part in prompt_completion(row, *rendering, pair=pairs[_stem(row)] if row.get("id") else (), knowable=True)
     ]
 
 
@@ -139,14 +142,14 @@ def prompt_completion(
     context_source: str = "none",
     tool_exposure: str = "none",
     pair: Iterable[dict] = (),
+    knowable: bool = False,
 ) -> list[dict]:
     """TRL prompt/completion rows of a row, one for each assistant turn: {"prompt", "completion", "label"?, "id"}.
 
     A turn is split at its `Result:` blocks: each becomes a tool message of the next prompt, so no completion holds a
-    result. Without a system message that names the ids, a workspace that the conversation does not show becomes `default`:
-    what nobody could know would only teach a model to make ids up. A call that cannot be read keeps its fault in either
-    format. `pair` holds the rows on the same prompt: the system message is made from all of them, so that it tells nothing
-    about the label. Raises ValueError for a row without messages.
+    result. A call that cannot be read keeps its fault in either format. `pair` holds the rows on the same prompt: the
+    system message is made from all of them, so that it tells nothing about the label. `knowable` puts the default workspace
+    in place of one that the prompt does not name. Raises ValueError for a row without messages.
     """
     system = ""
     if (context_source, tool_exposure) != ("none", "none"):
@@ -163,7 +166,7 @@ def prompt_completion(
             continue
         for segment, result in _segments(blocks):
             if segment:
-                said = segment if context_source == "system" else [_knowable(block, prompt) for block in segment]
+                said = [_knowable(block, prompt) for block in segment] if knowable else segment
                 answer = [{"role": "assistant", "content": calls.render(said, call_format)}]
                 part = {"prompt": list(prompt), "completion": answer}
                 if "label" in row:

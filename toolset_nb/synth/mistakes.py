@@ -34,7 +34,7 @@ def pairs(
     """
     true = [row for row in source if row.get("label") is True]
     rendering = (settings.call_format, settings.context_source, settings.tool_exposure)
-    prompts = [rows.prompt_completion(row, *rendering)[-1]["prompt"] for row in true]
+    prompts = [rows.prompt_completion(row, *rendering, knowable=True)[-1]["prompt"] for row in true]
     lock, done = threading.Lock(), Counter()
 
     def ask(prompt: list[dict]) -> calls.Reply:
