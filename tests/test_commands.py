@@ -103,7 +103,7 @@ def test_check_endpoint_says_what_to_do(httpserver, capsys):
 
 def test_without_arguments_a_terminal_is_asked(httpserver, monkeypatch, capsys, prompts):
     address = serve(httpserver, CALL)
-    answers = iter(["wrong", "7", address, "2", "3"])  # another address, its second model, the third prompt set
+    answers = iter(["wrong", "8", address, "2", "3"])  # another address, its second model, the third prompt set
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda question: next(answers))
     seen = {}
@@ -116,4 +116,4 @@ def test_without_arguments_a_terminal_is_asked(httpserver, monkeypatch, capsys, 
     assert main(["evaluate"]) == 1
     captured = capsys.readouterr()
     assert seen == {"targets": f"{address}#two", "prompt_set": "full_coverage"}
-    assert "'wrong' is none of 1 to 7" in captured.out and "goes on with it" in captured.err
+    assert "'wrong' is none of 1 to 8" in captured.out and "goes on with it" in captured.err

@@ -10,7 +10,7 @@ import sys
 import jsonschema_rs
 import pytest
 
-from toolset_nb import runs
+from toolset_nb import models, runs
 from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError, find, list_runs, runs_folder
 
@@ -103,6 +103,42 @@ def test_find_says_what_exists():
         find("garden")
     with pytest.raises(RunError, match="no complete kto run under"):
         find("latest:kto")
+
+
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """A stand-in for the repository's finished/, with another machine's paths in it."""
+    monkeypatch.setattr(runs, "repo_root", lambda: tmp_path / "repository")
+    adapter = tmp_path / "repository" / "finished" / "adapter"
+    adapter.mkdir(parents=True)
+    record = {"status": "complete", "method": "sft", "started": "2026-11-23", "base_folder": "/elsewhere/SmolLM2"}
+    (adapter.parent / "run.json").write_text(json.dumps(record))
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 39, "base_model_name_or_path": "/elsewhere/SmolLM2"}))
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    return adapter
+
+
+def test_the_finished_model_becomes_a_run_on_this_machines_base(shipped):
+    run = find("finished")
+    config = json.loads((run.folder / "adapter" / "adapter_config.json").read_text())
+    assert run.folder == runs_folder() / "finished" and run.status == "complete"
+    assert config == {"r": 39, "base_model_name_or_path": run.record["base_folder"]}
+    assert run.record["base_folder"] == str(models.embedded())
+    run.path("evaluation", "report.md").touch()
+    assert find("finished").folder.joinpath("evaluation", "report.md").exists()  # not copied again
+    (shipped / "adapter_model.safetensors").write_bytes(b"better weights")
+    assert not find("finished").folder.joinpath("evaluation").exists()  # a report of other weights
+    assert [path.name for path in runs_folder().iterdir()] == ["finished"]
+
+
+def test_latest_is_the_finished_model_until_something_was_trained(shipped, capsys):
+    with pytest.raises(RunError, match="no complete sft run"):
+        find("latest", "sft")
+    assert runs.complete_names() == ["finished"]
+    assert find("latest").folder.name == "finished" and "comes with the repository" in capsys.readouterr().out
+    complete("sft", "mine")
+    assert find("latest").folder.name == "mine"
+    assert runs.complete_names() == ["mine", "finished"]
 
 
 @pytest.mark.parametrize("content", ["", '{"status": "run', "[]", "{}"])

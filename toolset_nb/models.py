@@ -110,9 +110,7 @@ def base_folder(size: str, base_model: str = "") -> str:
     safetensors: a pickle can run code when it is read, so pickled weights are refused.
     """
     if base_model:
-        named = runs.runs_folder() / base_model
-        folder = named if (named / "run.json").exists() else Path(base_model).expanduser()
-        folder = folder / "adapter" if (folder / "run.json").exists() else folder
+        folder = local_folder(base_model)
         if folder.is_dir():
             if not list(folder.glob("*.safetensors")):
                 raise ModelError(
@@ -125,6 +123,14 @@ def base_folder(size: str, base_model: str = "") -> str:
             )
         return base_model
     return str(embedded()) if size == "tiny" else sizes()[size]["base_model"]
+
+
+def local_folder(base_model: str) -> Path:
+    """Where `base_model` would lie here: a run's adapter, by the run's name or folder, else the folder of that path."""
+    for folder in (runs.runs_folder() / base_model, Path(base_model).expanduser()):
+        if (folder / "run.json").exists():
+            return folder / "adapter"
+    return folder
 
 
 def embedded() -> Path:
@@ -210,7 +216,8 @@ def load_run(run, max_length: int, size: str, machine: Hardware):
     if run.status != "complete":
         raise ModelError(f"{run} is {run.status}: only a complete run can be loaded")
     model, tokenizer = load(str(run.folder / "adapter"), max_length, size, machine)
-    return add_adapter(model, {}), tokenizer
+    _train_adapter_only(model)
+    return model, tokenizer
 
 
 def for_generation(source):
@@ -240,8 +247,7 @@ def add_adapter(model, values: dict[str, Any], seed: int = 42):
     a low rank. The adapter file holds them just as it holds LoRA matrices, so that nothing else needs to know.
     """
     if getattr(model, "peft_config", None):
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_("lora_" in name or ".modules_to_save.default." in name)
+        _train_adapter_only(model)
         return model
     if values["lora_rank"]:
         from unsloth import FastLanguageModel
@@ -262,6 +268,11 @@ def add_adapter(model, values: dict[str, Any], seed: int = 42):
     return get_peft_model(
         model, LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=upper, task_type="CAUSAL_LM")
     )
+
+
+def _train_adapter_only(model) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name or ".modules_to_save.default." in name)
 
 
 def _original(folder: Path) -> str | None:

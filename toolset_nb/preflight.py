@@ -5,7 +5,6 @@ Memory is estimated from the model's shape, not measured; nothing is loaded or f
 
 import re
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolset_nb import models
@@ -123,7 +122,7 @@ def check_access(base: str) -> None:
     from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    if not base or Path(base).expanduser().is_dir() or constants.HF_HUB_OFFLINE:
+    if not base or models.local_folder(base).is_dir() or constants.HF_HUB_OFFLINE:
         return
     try:
         get_hf_file_metadata(hf_hub_url(base, "config.json"), token=get_token(), timeout=10)

@@ -8,6 +8,7 @@
         plots/  evaluation/  export/
 
 `runs/latest` names the newest run. A run that still says "running" while its process is gone reads as "crashed".
+`finished/` of the repository is such a folder too: the model in the box, for those who have not trained one yet.
 This module knows folders and records; it does not train.
 """
 
@@ -15,6 +16,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import time
@@ -27,6 +29,7 @@ from typing import Any
 from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
+FINISHED = "finished"
 PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo", "datasets", "accelerate", "bitsandbytes")
 
 
@@ -184,19 +187,58 @@ class Run:
 
 
 def find(name: str, method: str | None = None) -> Run:
-    """The run called so: "latest", "latest:sft", a folder's name under runs/, or a path. Raises RunError naming what exists."""
+    """The run called so: "latest", "latest:sft", "finished", a folder's name under runs/, or a path.
+
+    Where nothing was trained yet, "latest" is the finished model of the repository. Raises RunError naming what exists.
+    """
     wanted, _, of_method = name.partition(":")
     method = of_method or method
     if wanted == "latest":
-        for run in list_runs():
+        there = list_runs()
+        for run in there:
             if run.status == "complete" and method in (None, run.record["method"]):
                 return run
+        if not there and method is None:
+            print(f"Nothing trained here yet: {FINISHED}, the model that comes with the repository, is taken.")
+            return finished()
         raise RunError(f"no complete {method or 'training'} run under {runs_folder()}: train one first (sft.ipynb)")
+    if name == FINISHED:
+        return finished()
     for folder in (runs_folder() / name, Path(name)):
         if (folder / "run.json").exists():
             return Run(folder)
     known = ", ".join(run.folder.name for run in list_runs()[:5]) or "none"
     raise RunError(f"no run {name!r} under {runs_folder()}; newest: {known}")
+
+
+def finished() -> Run:
+    """The repository's finished model as a run under runs/, on this machine's copy of the embedded model.
+
+    Copied when it is first asked for, and anew, without old reports and exports, when the repository has another one.
+    """
+    from toolset_nb import models
+
+    source, folder = repo_root() / FINISHED, runs_folder() / FINISHED
+    weights = Path("adapter") / "adapter_model.safetensors"
+    if (folder / weights).exists() and file_hash(folder / weights) == file_hash(source / weights):
+        return Run(folder)
+    base, copy = str(models.embedded()), folder.with_name(f".{FINISHED}-{os.getpid()}")
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("run.json"))
+    config = copy / "adapter" / "adapter_config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": base}, indent=2) + "\n"
+    )
+    Run(copy).write({**Run(source).record, "base_folder": base})
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(copy, folder)
+    return Run(folder)
+
+
+def complete_names() -> list[str]:
+    """The runs that can be asked something, newest first, the finished model last."""
+    return [run.folder.name for run in list_runs() if run.status == "complete" and run.folder.name != FINISHED] + [
+        FINISHED
+    ]
 
 
 def list_runs() -> list[Run]:

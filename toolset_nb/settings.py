@@ -35,8 +35,8 @@ def _lower(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_refuse_bool)]
-# The link runs/latest, and what Windows keeps for devices.
-RESERVED = re.compile(r"(?:latest|con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.I)
+# The link runs/latest, the model in the box, and what Windows keeps for devices.
+RESERVED = re.compile(r"(?:latest|finished|con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.I)
 SECRET = re.compile(r"(hf_|sk-|gh[pousr]_|github_pat_|AKIA|AIza)[\w-]{8,}")
 Real = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
 

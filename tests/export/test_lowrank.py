@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from toolset_nb import models
@@ -17,23 +18,32 @@ def weights(run):
 
 
 def test_all_ranks_keep_the_whole_change(lora_run):
-    made, kept = factor(lora_run, 4)  # the run is LoRA of rank 4 itself
+    made, kept = factor(lora_run, 4, rows=2)  # the run is LoRA of rank 4 itself
     assert kept == pytest.approx(1, abs=1e-4)
     theirs = weights(lora_run)
-    assert all(torch.allclose(value, theirs[name], atol=1e-4) for name, value in weights(made).items())
+    assert all(torch.allclose(value, theirs[name], atol=5e-3) for name, value in weights(made).items())
     record = made.record
     assert record["status"] == "complete" and record["parent"] == lora_run.folder.name
+    saved = load_file(made.folder / "adapter" / "adapter_model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float16}
     assert record["parameters"]["lora_rank"] == 4 and record["base_folder"] == lora_run.record["base_folder"]
 
 
 def test_fewer_ranks_keep_less(lora_run):
-    shares = [factor(lora_run, rank)[1] for rank in (1, 2, 3)]
+    shares = [factor(lora_run, rank, rows=2)[1] for rank in (1, 2, 3)]
     assert 0 < shares[0] < shares[1] < shares[2] < 1
 
 
-def test_a_run_that_changed_nothing_is_refused(lora_run):
-    from safetensors.torch import load_file, save_file
+def test_what_rounding_to_sixteen_bits_leaves_is_no_change(lora_run, tmp_path):
+    merged = tmp_path / "merged"
+    model = AutoModelForCausalLM.from_pretrained(lora_run.record["base_folder"], dtype=torch.float32)
+    model.half().save_pretrained(merged)
+    made, _ = factor(lora_run, 4, base=str(merged), rows=2)
+    changed = {name.split(".")[-3] for name in load_file(made.folder / "adapter" / "adapter_model.safetensors")}
+    assert changed == {"q_proj", "down_proj"}
 
+
+def test_a_run_that_changed_nothing_is_refused(lora_run):
     path = lora_run.folder / "adapter" / "adapter_model.safetensors"
     save_file({name: torch.zeros_like(value) for name, value in load_file(path).items()}, path, {"format": "pt"})
     with pytest.raises(ExportError, match="nothing to factor"):
@@ -49,6 +59,8 @@ def test_the_command_names_what_it_made(lora_run, capsys):
 def test_a_run_as_base_model_trains_on_with_its_adapter(lora_run):
     folder = models.base_folder("tiny", str(lora_run.folder))
     assert folder == str(lora_run.folder / "adapter")
+    named = Run.start("sft", "tiny", "earlier")
+    assert models.local_folder("earlier") == named.folder / "adapter"
     model = AutoModelForCausalLM.from_pretrained(lora_run.record["base_folder"])
     model = PeftModel.from_pretrained(model, folder)  # as unsloth loads it, which would patch trl for all other tests
     before = dict(model.named_parameters())

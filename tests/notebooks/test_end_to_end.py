@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import jsonschema_rs
 import pytest
 
 from toolset_nb import runs
@@ -51,6 +52,20 @@ def test_a_few_steps_on_the_embedded_model_end_in_a_served_model_and_a_report(tm
     assert report["summary"]["total"] == 4 and report["summary"]["request_errors"] == 0
     assert all(record["latency_s"] > 0 for record in report["records"])
     assert "| right tool |" in (run.folder / "evaluation" / "full_coverage" / "report.md").read_text()
+
+
+def test_the_model_in_the_box_is_small_whole_and_answers_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLSET_NB_RUNS", str(tmp_path / "runs"))
+    box = repo_root() / "finished"
+    assert {path.name for path in (box / "adapter").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    assert (box / "adapter" / "adapter_model.safetensors").stat().st_size <= 12e6
+    schema = jsonschema_rs.validator_for(json.loads((repo_root() / "schemas" / "run.json").read_text("utf-8")))
+    assert schema.is_valid(json.loads((box / "run.json").read_text("utf-8")))
+    judged = command("toolset_nb", "evaluate", "--targets", "latest", "--limit", "8", cwd=tmp_path)
+    assert "the model that comes with the repository" in judged.stdout, judged.stderr[-3000:]
+    report = tmp_path / "runs" / "finished" / "evaluation" / "full_coverage" / "finished.json"
+    measures = [record["measures"] for record in json.loads(report.read_text("utf-8"))["records"]]
+    assert sum(each["well_formed"] for each in measures) >= 7 and sum(each["right_tool"] for each in measures) >= 5
 
 
 @pytest.mark.parametrize(

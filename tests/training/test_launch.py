@@ -5,6 +5,7 @@ import ast
 import pytest
 
 from toolset_nb import launch
+from toolset_nb.__main__ import main
 from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run
 from toolset_nb.settings import SettingsError
@@ -44,6 +45,18 @@ def test_a_run_that_is_resumed_keeps_its_folder_and_every_process_is_told_its_na
     command, again = launch.prepare(SFT, {"resume": "latest"}, 2)
     assert again.folder == run.folder
     assert "resume = 'broken'" in (again.folder / "launch" / "sft.py").read_text().replace('"', "'")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [("", 2, "expected one that trains"), ("- 3", 1, "expected for example"), (None, 2, "cannot be read")],
+)
+def test_the_command_reads_parameters_from_a_file_that_may_be_empty(text, code, words, tmp_path, capsys):
+    file = tmp_path / "parameters.yaml"
+    if text is not None:
+        file.write_text(text)
+    assert main(["launch", "notebooks/evaluate.ipynb", "-f", str(file)]) == code
+    assert words in capsys.readouterr().err
 
 
 def test_what_cannot_be_launched_is_refused(monkeypatch):

@@ -40,7 +40,7 @@ def trained(tiny_model, tmp_path_factory):
     notebook.cells.insert(place, nbformat.v4.new_code_cell(WATCH))
     nbformat.write(notebook, folder / "sft.ipynb")
     values = {"model_size": "tiny", "base_model": str(tiny_model), "max_rows": 24, "max_steps": 6, "save_steps": 3}
-    values |= {"logging_steps": 1, "gradient_accumulation": 1, "max_length": 512, "interactive": "no"}
+    values |= {"logging_steps": 1, "gradient_accumulation": 1, "max_length": 512, "interactive": "no", "eval_steps": 6}
     (folder / "short.yaml").write_text(json.dumps(values))
 
     def run(processes, batch_size, *options):
@@ -70,6 +70,7 @@ def test_two_processes_train_as_one(trained):
     assert len((two.folder / "log.jsonl").read_text().splitlines()) == 6
     for ours, theirs in zip(history, one.history(), strict=True):
         assert abs(ours["loss"] - theirs["loss"]) < 1e-3
+    assert len((two.folder / "held_out.jsonl").read_text().splitlines()) == 1  # asked by both, written by the first
     assert two.status == "complete" and (two.folder / "adapter" / "adapter_model.safetensors").is_file()
     assert (two.folder / "checkpoints" / "checkpoint-6" / "rng_state_1.pth").is_file()
     assert sorted(path.name for path in two.folder.parent.glob("of-*")) == ["of-1", "of-2"]

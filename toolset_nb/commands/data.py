@@ -217,7 +217,7 @@ def add(commands: Any) -> None:
     command.set_defaults(run=diversity)
 
     command = commands.add_parser("mistakes", help="KTO pairs from what a model gets wrong on the rows of a file")
-    command.add_argument("target", metavar="TARGET", help="a run, latest, or a server, as evaluate takes it")
+    command.add_argument("target", metavar="TARGET", help="a run, latest, finished, or a server, as evaluate takes it")
     command.add_argument("file", nargs="?", default=str(repo_root() / "datasets" / "kto.jsonl"), metavar="FILE")
     command.add_argument("--rows", type=int, default=400, metavar="N", help="how many true rows to ask (default 400)")
     command.add_argument("--first", type=int, default=0, metavar="N", help="true rows to leave out at the start")

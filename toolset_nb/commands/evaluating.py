@@ -48,8 +48,8 @@ def _asked() -> dict[str, str]:
     from toolset_nb.servers import RequestFailed, kinds
     from toolset_nb.servers.kinds import connect
 
-    own = [run.folder.name for run in runs.list_runs() if run.status == "complete"]
-    places = ["base", *own[:5], *(name for name in kinds() if name != "openai"), "another address"]
+    *own, shipped = runs.complete_names()
+    places = ["base", *own[:5], shipped, *(name for name in kinds() if name != "openai"), "another address"]
     place = _choice("What shall be evaluated?", places)
     if place == "another address":
         place = input("Address, such as http://127.0.0.1:8080: ").strip()
@@ -132,7 +132,7 @@ def add(commands: Any) -> None:
     command.add_argument("--target", action="append", help="one target, see --targets; may be given several times")
     command.add_argument(
         "--targets",
-        help='comma list of "base", "latest", a run, a kind of server with its model (ollama#qwen3:4b), or an address '
+        help='comma list of "base", "latest", "finished", a run, a kind of server with its model (ollama#qwen3:4b), or an address '
         "(http://host:port#model); default base,latest",
     )
     command.add_argument("--prompt-set", help="a name under datasets/prompts or a JSON file (default full_coverage)")

@@ -137,7 +137,9 @@ def add(commands: Any) -> None:
     command.set_defaults(run=replay)
 
     command = commands.add_parser("chat", help="talk to a model that works in a vault; every write waits for your yes")
-    command.add_argument("target", metavar="RUN", help="a run, latest, base, or a server such as ollama#model")
+    command.add_argument(
+        "target", metavar="RUN", help="a run, latest, finished, base, or a server such as ollama#model"
+    )
     command.add_argument("--vault", required=True, metavar="FOLDER", help="a folder of notes")
     command.add_argument("--tool-exposure", choices=("none", "agent", "all"), default="none")
     command.set_defaults(run=chat)

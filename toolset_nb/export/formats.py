@@ -177,7 +177,7 @@ def _makers(run: Run, settings: ExportSettings, work: Path) -> dict[str, Callabl
     def matrix() -> Path | None:
         if settings.imatrix != "auto":
             return Path(settings.imatrix).expanduser() if settings.imatrix else None
-        (work / "rows.txt").write_text(gguf.calibration(run), "utf-8")
+        (work / "rows.txt").write_text("\n".join(gguf.calibration(run)), "utf-8")
         llamacpp.importance(sixteen(), work / "rows.txt", work / "imatrix.gguf", tools)
         return work / "imatrix.gguf"
 

@@ -56,8 +56,8 @@ def base_gguf(folder: str) -> Path:
     return gguf
 
 
-def calibration(run: Run, count: int = 200) -> str:
-    """The first rows of the training data as this model reads them, for an importance matrix."""
+def calibration(run: Run, count: int = 200) -> list[str]:
+    """The first rows of the training data as this model reads them, to weigh its weights by."""
     from itertools import islice
 
     from transformers import AutoTokenizer
@@ -70,4 +70,4 @@ def calibration(run: Run, count: int = 200) -> str:
     source = [row for _, row in islice(rows.read(repo_root() / "datasets" / "sft.jsonl"), count)]
     parts = rows.training_rows(source, *(value or default for value, default in zip(rendering, RENDERING, strict=True)))
     tokenizer = AutoTokenizer.from_pretrained(run.folder / "adapter")
-    return "\n".join(tokenizer.apply_chat_template(p["prompt"] + p["completion"], tokenize=False) for p in parts)
+    return [tokenizer.apply_chat_template(p["prompt"] + p["completion"], tokenize=False) for p in parts]

@@ -72,10 +72,10 @@ def _endpoint(session: Session, changed: Callable[[], None]):
             url.value, model.options = kinds()[name].address(session.config.host, session.config.port), []
             status.value = "Press Detect."
         else:
-            own = [run.folder.name for run in runs.list_runs() if run.status == "complete"]
+            own = runs.complete_names()
             model.options = ["base", *own]
             model.value = "base"
-            told = f"{len(own)} finished runs here, served by llama.cpp in this process."
+            told = f"{len(own)} trained models here, served by llama.cpp in this process."
             status.value = f"{told} Targets now: {escaped(session.config.targets)}."
         card.value = ""
 

@@ -31,8 +31,12 @@ def describe(
     """The fields of run.json that a training notebook knows at its start; a `base` with an adapter is a run that trains on."""
     path, adapter = data_path(settings.dataset), Path(base) / "adapter_config.json"
     if adapter.exists():
-        parent = Path(base).resolve().parent.name
-        base = json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"]
+        parent, config = Path(base).resolve().parent.name, json.loads(adapter.read_text("utf-8"))
+        base = config["base_model_name_or_path"]
+        low_rank = not config["modules_to_save"]
+        values = values | {
+            f"lora_{name}": low_rank * config[key] for name, key in (("rank", "r"), ("alpha", "lora_alpha"))
+        }
     return {
         "parameters": {**settings.model_dump(), **values},
         "base_folder": base,
