@@ -24,6 +24,7 @@ from toolset_nb.training import (
     held_out,
     is_interactive,
     plot,
+    progress,
 )
 
 
@@ -215,6 +216,17 @@ def test_held_out_prompts_are_answered_and_judged(tiny_model, tokenizer, monkeyp
 
 
 @pytest.mark.filterwarnings("error")
+def test_tokens_are_counted_by_the_rows_where_the_trainer_does_not():
+    from datasets import Dataset
+
+    rows = Dataset.from_dict({"input_ids": [[1] * length for length in (3, 5, 2, 4)]})
+    lengths = progress._running_lengths(SimpleNamespace(dataset=rows))
+    assert [progress._tokens_seen(lengths, epoch) for epoch in (0, 0.25, 0.5, 1, 1.5, 2)] == [0, 3, 8, 14, 22, 28]
+    pairs = Dataset.from_dict({"prompt_ids": [[1], [2]]})  # KTO's rows: TRL counts them itself
+    for without in (None, SimpleNamespace(dataset=pairs)):
+        assert progress._tokens_seen(progress._running_lengths(without), 1.5) == 0
+
+
 def test_a_plot_before_the_first_step_is_empty():
     assert len(plot([], "kto").axes) == 3
 

@@ -193,18 +193,27 @@ def training_dtype(size: str, machine: Hardware) -> str:
     return "float32" if size == "tiny" else machine.dtype
 
 
+def lean(size: str, machine: Hardware) -> bool:
+    """Whether memory is short: then weights have 4 bits, activations are checkpointed and AdamW's states have 8 bits.
+
+    Not for tiny, whose memory is no concern, and not on a CPU, where bitsandbytes' 4-bit packing breaks the backward pass.
+    """
+    return machine.device == "cuda" and size != "tiny"
+
+
 def load(base: str, max_length: int, size: str, machine: Hardware):
-    """(model, tokenizer) through unsloth; 4-bit on CUDA only (bitsandbytes' CPU packing breaks the backward pass)."""
+    """(model, tokenizer) through unsloth, in 4 bits where memory is short; 32-bit products on CUDA are made in TF32."""
     import torch
     from unsloth import FastLanguageModel  # before trl, peft and transformers
 
-    cuda = machine.device == "cuda"
+    if machine.device == "cuda":
+        torch.set_float32_matmul_precision("high")
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=base,
         max_seq_length=max_length,
         dtype=getattr(torch, training_dtype(size, machine)),
-        load_in_4bit=cuda and size != "tiny",
-        use_gradient_checkpointing="unsloth" if cuda else False,
+        load_in_4bit=lean(size, machine),
+        use_gradient_checkpointing="unsloth" if lean(size, machine) else False,
     )
     if not tokenizer.chat_template:
         tokenizer.chat_template = TEMPLATE.read_text("utf-8")
@@ -257,7 +266,7 @@ def add_adapter(model, values: dict[str, Any], seed: int = 42):
             r=values["lora_rank"],
             lora_alpha=values["lora_alpha"] or values["lora_rank"],
             target_modules=PROJECTIONS,
-            use_gradient_checkpointing="unsloth" if model.device.type == "cuda" else False,
+            use_gradient_checkpointing="unsloth" if getattr(model, "is_loaded_in_4bit", False) else False,
             random_state=seed,
         )
     from peft import LoraConfig, get_peft_model

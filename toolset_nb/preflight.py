@@ -39,22 +39,21 @@ def estimate(size: str, values: dict[str, Any], machine: Hardware, method: str =
     """
     entry = models.sizes()[size]
     values = {**entry["sft"], **values}  # KTO trains the adapter that SFT made
-    shape, cuda = entry["shape"], machine.device == "cuda"
-    quantised = cuda and size != "tiny"
-    weights = entry["download_gb"] * 1e9 if quantised else shape["parameters"] * 4
+    shape, cuda, lean = entry["shape"], machine.device == "cuda", models.lean(size, machine)
+    weights = entry["download_gb"] * 1e9 if lean else shape["parameters"] * 4
     trained = trained_parameters(shape, values)
-    states = trained * (4 + 4 + (2 if cuda else 8)) + (trained * 4 if method == "kto" else 0)
-    wide = 2 if size == "tiny" or not cuda else 1  # 32 bits in place of 16
+    states = trained * (4 + 4 + (2 if lean else 8)) + (trained * 4 if method == "kto" else 0)
+    wide = 1 if lean else 2  # 32 bits in place of 16
     tokens = values["batch_size"] * values["max_length"] * (2 if method == "kto" else 1)
     layer = LAYER_BYTES * tokens * shape["hidden"] * wide
-    kept = 1 if cuda else (shape["layers"] if values.get("lora_rank") else values.get("layers", shape["layers"]))
+    kept = 1 if lean else (shape["layers"] if values.get("lora_rank") else values.get("layers", shape["layers"]))
     logits = values["max_length"] * shape["vocabulary"] * 4
     parts = {"weights": weights, "trained": states, "activations": layer * kept, "logits": logits, "process": PROCESS}
     parts = {name: round(amount / GIB, 2) for name, amount in parts.items()}
     total = sum(parts.values())
     inputs = tokens * shape["hidden"] * 2 * shape["layers"] / GIB
-    disk = entry["download_gb"] * 1e9 / GIB + CHECKPOINTS * trained * (6 if cuda else 12) / GIB
-    ram = PROCESS * 2 / GIB + inputs if cuda else total
+    disk = entry["download_gb"] * 1e9 / GIB + CHECKPOINTS * trained * (6 if lean else 12) / GIB
+    ram = PROCESS * 2 / GIB + (inputs if lean else 0) if cuda else total
     return Estimate(total if cuda else 0.0, ram, disk, parts)
 
 

@@ -22,6 +22,12 @@ from toolset_nb.vault.snapshots import VOLATILE, Snapshot, diff
 
 PATHS = {"path", "filePath", "sourcePath", "newPath", "targetPath", "savePath", "rootFolder"}
 STATE = "state/"
+# A question mark, or a sentence that tells the person to say what is missing.
+ASKING = re.compile(
+    r"[?？]|(?:^|[.!:;]\s+|\n)(?:please,? |kindly )?(?:(?:tell|give|send) me (?!if\b|when\b|a (?:moment|second|minute)\b)|"
+    r"let me know (?:which|what|where|who|how|the)\b|(?:name|choose|pick|specify) (?:the|a|an|one|which)\b)",
+    re.I,
+)
 IDENTIFIER = re.compile(r"id|\w+Id")  # names of arguments
 
 
@@ -99,7 +105,7 @@ def action_faults(task: dict, outcome: Outcome) -> list[str]:
     found = [] if said else ["nothing was said"]
     if outcome.made:
         found.append(f"{outcome.made[0].name} was called, expected words alone")
-    if expected == "ask" and "?" not in said:
+    if expected == "ask" and not ASKING.search(said):
         found.append("no question was asked")
     return found
 

@@ -178,6 +178,13 @@ SAID = {
     "I cannot send mail from here.": "refuse",
     "I can’t reach your calendar. Shall I note the date in the vault?": "ask",
     "That is beyond what I can do here.": "refuse",
+    "No tengo acceso a Notion. Puedo mostrarte el texto.": "refuse",
+    "Please tell me the new name.": "ask",
+    "Sure. Please name the folder it belongs in.": "ask",
+    "Let me know which one you mean.": "ask",
+    "Let me know if you need anything else.": "talk",
+    "Give me a moment, I am thinking.": "talk",
+    "I did what you tell me.": "talk",
     "You are welcome.": "talk",
 }
 

@@ -126,6 +126,7 @@ def test_every_logged_step_has_the_same_fields(chain, name):
         assert any("rewards/margins" in row for row in history)
     else:
         assert all(row["tokens_per_second"] > 0 for row in history)
+        assert history[0]["num_tokens"] < history[1]["num_tokens"]
 
 
 @pytest.mark.parametrize("name", TRAINING)

@@ -54,7 +54,8 @@ FAILURES = {
 }
 REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|can not|unable|not able|no (?:tool|way)|beyond|outside|only work|out of (?:my )?reach|"
-    r"not something i|do(?: not|n't) have|is not possible)\b",
+    r"not something i|do(?: not|n't) have|i have no|is not possible|kann (?:ich )?(?:dir |ihnen )?nicht|habe ich nicht|"
+    r"ne peux pas|je n'ai|no (?:puedo|tengo)|non posso|não (?:tenho|posso)|kan (?:ik )?niets?)\b",
     re.I,
 )
 
@@ -270,10 +271,12 @@ class _Findings:
 
 
 def said(text: str) -> str:
-    """What words do: ask, refuse or talk. A question mark asks; refusals are told by their usual phrases."""
-    if text.strip().rstrip("\"'”’)*_").endswith("?"):
+    """What words do: ask, refuse or talk. A question or a request to say what is missing asks, most surely as the last sentence;
+    refusals are told by their usual phrases."""
+    last = re.split(r"(?<=[.!?:])\s+", text.strip().rstrip("\"'”’)*_"))[-1]
+    if tasks.ASKING.search(last):
         return "ask"
-    return "refuse" if REFUSAL.search(text.replace("’", "'")) else "ask" if "?" in text else "talk"
+    return "refuse" if REFUSAL.search(text.replace("’", "'")) else "ask" if tasks.ASKING.search(text) else "talk"
 
 
 def literal(expected: dict[str, list], arguments: dict) -> bool:

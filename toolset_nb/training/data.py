@@ -41,7 +41,7 @@ def load_rows(settings: Any, method: str, values: dict[str, Any]) -> list[dict]:
 
 def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False) -> list[dict]:
     """Rows that fit `max_length` tokens whole; prints how many and why the others do not. `pairs` drops both rows of a pair."""
-    lengths = [sum(_lengths(tokenizer, row)) for row in data]
+    lengths = _lengths(tokenizer, data)
     keep = [length <= max_length for length in lengths]
     if pairs:
         keep = [keep[i] and keep[i ^ 1] if (i ^ 1) < len(keep) else False for i in range(len(keep))]
@@ -92,9 +92,7 @@ def _characters(row: dict) -> int:
     return sum(len(message["content"]) for message in row["prompt"] + row["completion"])
 
 
-def _lengths(tokenizer, row: dict) -> tuple[int, int]:
-    """(prompt tokens, completion tokens) as the trainer will see them."""
-    prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
-    size = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    return size, len(tokenizer(whole, add_special_tokens=False)["input_ids"]) - size
+def _lengths(tokenizer, data: list[dict]) -> list[int]:
+    """The tokens of each row, prompt and completion, as the trainer will see them."""
+    texts = [tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in data]
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []

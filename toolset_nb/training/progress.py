@@ -5,6 +5,7 @@ import json
 import os
 import time
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
     from transformers import TrainerCallback
 
     class RunLog(TrainerCallback):
-        def on_train_begin(self, args, state, control, **_):
+        def on_train_begin(self, args, state, control, train_dataloader=None, **_):
+            self.lengths = _running_lengths(train_dataloader)
             self.started = self.last = time.perf_counter()
             self.first_step, self.tokens, self.display, self.warned = state.global_step, 0, None, {}
             self.joules = energy.joules()
@@ -71,13 +73,14 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
                 return
             now = time.perf_counter()
             done, left = state.global_step - self.first_step, state.max_steps - state.global_step
-            tokens = logs.get("num_tokens", 0)
+            tokens = logs.get("num_tokens") or _tokens_seen(self.lengths, state.epoch)
             gpu = torch.cuda.is_available()
             fields = {
                 "step": state.global_step,
                 "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
                 "interval_time": round(now - self.last, 3),
                 **logs,
+                "num_tokens": tokens,
                 "tokens_per_second": round((tokens - self.tokens) / max(now - self.last, 1e-9), 1),
                 "memory_gb": round(torch.cuda.max_memory_allocated() / 1e9 if gpu else _resident_gb(), 2),
                 "eta_seconds": round((now - self.started) / max(done, 1) * left),
@@ -113,6 +116,20 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
                 self.display.update(figure)
 
     return [RunLog()]
+
+
+def _running_lengths(loader) -> list[int]:
+    """Tokens of the rows up to each one, in the order in which they are trained on; [0] where no row holds `input_ids`."""
+    rows = getattr(loader, "dataset", None)
+    if "input_ids" not in (getattr(rows, "column_names", None) or ()):
+        return [0]
+    return [0, *accumulate(map(len, rows["input_ids"]))]
+
+
+def _tokens_seen(lengths: list[int], epoch: float) -> int:
+    """Tokens of so many passes over the rows; unsloth on CUDA does not log TRL's own count."""
+    whole, part = divmod(round(epoch * (len(lengths) - 1)), len(lengths) - 1 or 1)
+    return whole * lengths[-1] + lengths[part]
 
 
 def _line(fields: dict[str, Any], steps: int) -> str:
