@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from toolset_nb import rules
+from toolset_nb import rows, rules
 from toolset_nb.evaluation import load_prompts, prompt_sets
 from toolset_nb.paths import repo_root
 from toolset_nb.synth import balance, generate, plays, similarity
@@ -58,6 +58,12 @@ def test_every_tool_has_at_least_sixty_sft_rows(sft):
 def test_fifteen_to_twenty_percent_of_the_sft_rows_need_no_call(sft):
     silent = [row for row in sft if "tool_call:" not in row["conversations"][1]["content"]]
     assert 0.15 <= len(silent) / len(sft) <= 0.20
+
+
+def test_after_a_result_words_are_more_common_than_another_call(sft):
+    after = [part for part in rows.training_rows(sft) if any(turn["role"] == "tool" for turn in part["prompt"])]
+    calling = [part for part in after if "<tool_call>" in part["completion"][0]["content"]]
+    assert 0.15 < len(calling) / len(after) < 0.3
 
 
 def test_every_behaviour_is_there(sft, kto):

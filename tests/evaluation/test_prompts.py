@@ -37,7 +37,10 @@ def test_prompts_are_chosen_by_all_their_tags_and_a_limit(tmp_path):
     path = tmp_path / "set.json"
     path.write_text(json.dumps([GOOD, {**GOOD, "id": "full-02", "tags": ["single"]}, {**GOOD, "id": "full-03"}]))
     assert [p["id"] for p in load_prompts(str(path), "single, vaultManager")] == ["full-01", "full-03"]
-    assert len(load_prompts(str(path), "", 2)) == 2
+    assert [p["id"] for p in load_prompts(str(path), "", 2)] == ["full-01", "full-02"]
+    assert len(load_prompts(str(path), "", 4)) == 3
+    spread = [p["tags"][0] for p in load_prompts("tasks", limit=40)]
+    assert len(spread) == 40 and {"ask_first", "multi_step", "single_call", "unable"} <= set(spread)
     with pytest.raises(EvaluationError, match="no prompt carries the tags batch"):
         load_prompts(str(path), "batch")
     with pytest.raises(EvaluationError, match="known sets: .*full_coverage"):

@@ -25,7 +25,8 @@ def prompt_file(name: str):
 
 
 def load_prompts(name: str, tags: str = "", limit: int = 0) -> list[dict]:
-    """The prompts of a set that carry every tag; raises EvaluationError, a line a fault, for a bad file."""
+    """The prompts of a set that carry every tag, with `limit` so many evenly spread over them, since sets are sorted by what
+    they ask; raises EvaluationError, a line a fault, for a bad file."""
     path = prompt_file(name)
     try:
         prompts = json.loads(path.read_text("utf-8"))
@@ -36,7 +37,9 @@ def load_prompts(name: str, tags: str = "", limit: int = 0) -> list[dict]:
     if problems := _problems(path.name, prompts):
         raise EvaluationError("\n".join(problems[:20]))
     wanted = {tag.strip() for tag in tags.split(",") if tag.strip()}
-    chosen = [prompt for prompt in prompts if wanted <= set(prompt["tags"])][: limit or None]
+    chosen = [prompt for prompt in prompts if wanted <= set(prompt["tags"])]
+    if 0 < limit < len(chosen):
+        chosen = [chosen[number * len(chosen) // limit] for number in range(limit)]
     if not chosen:
         raise EvaluationError(f"prompt_set {name}: no prompt carries the tags {', '.join(sorted(wanted))}")
     return chosen

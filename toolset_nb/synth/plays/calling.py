@@ -8,7 +8,8 @@ from toolset_nb.synth.scenes import Scene
 from toolset_nb.synth.wording import behaviours, voices
 
 NAMED = 0.4  # share of calls on a workspace's own records whose request names the workspace
-ANSWERED = 0.15  # share of single calls whose result is shown and summed up
+ANSWERED = {"training": 0.5, "evaluation": 0.15}  # share of single calls whose result is shown and summed up
+LONGEST_RESULT = {"training": 1200, "evaluation": negatives.MOST_RESULT}  # characters of a result that is shown so
 
 
 def single_call(tool: str) -> Play:
@@ -22,14 +23,24 @@ def single_call(tool: str) -> Play:
             request = scene.speaker.request(texts, {"workspace_id": home, "request": request})
         scene.asks(scenario.variant, request)
         parts.perform(scene, scenario)
-        if (
-            not scene.contrast
-            and scene.speaker.chance(ANSWERED)
-            and len(str(scene.results[-1])) < negatives.MOST_RESULT
-        ):
-            scene.say(scene.speaker.fill(voices()[tool]["said"], scenario.slots))
+        answer(scene, scenario)
 
     return play
+
+
+def answer(scene: Scene, scenario: scenarios.Scenario, splits: tuple[str, ...] = ("training", "evaluation")) -> None:
+    """Often the result and a closing word: one call does most requests, and a model that hardly sees that goes on calling.
+
+    Tasks stay as they were made, where no such word was drawn for.
+    """
+    split = scene.speaker.split
+    if (
+        not scene.contrast
+        and split in splits
+        and scene.speaker.chance(ANSWERED[split])
+        and len(str(scene.results[-1])) < LONGEST_RESULT[split]
+    ):
+        scene.say(scene.speaker.fill(voices()[scenario.tool]["said"], scenario.slots))
 
 
 def several_calls(scene: Scene) -> None:
@@ -59,6 +70,7 @@ def continue_from_memory(scene: Scene) -> None:
     scene.ask("continue", "memory", {"memory": "; ".join(told), "request": scene.words(scenario)})
     scene.memory = told
     parts.perform(scene, scenario)
+    answer(scene, scenario, ("training",))
 
 
 def limit_reading(variant: str) -> Play:
@@ -75,6 +87,7 @@ def limit_reading(variant: str) -> Play:
             scenario = parts.of_variant(scene, "vaultLibrarian_searchContent", variant)
         scene.ask("limit_reading", variant, scenario.slots)
         parts.perform(scene, scenario)
+        answer(scene, scenario, ("training",))
 
     return play
 
@@ -86,5 +99,6 @@ def sibling(variant: str, tool: str, forms: set[str]) -> Play:
         scenario = parts.of_variant(scene, tool, forms)
         scene.ask("sibling", variant, scenario.slots)
         parts.perform(scene, scenario)
+        answer(scene, scenario, ("training",))
 
     return play
