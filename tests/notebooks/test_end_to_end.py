@@ -61,7 +61,7 @@ def test_the_model_in_the_box_is_small_whole_and_answers_at_once(tmp_path, monke
     assert (box / "adapter" / "adapter_model.safetensors").stat().st_size <= 12e6
     schema = jsonschema_rs.validator_for(json.loads((repo_root() / "schemas" / "run.json").read_text("utf-8")))
     assert schema.is_valid(json.loads((box / "run.json").read_text("utf-8")))
-    judged = command("toolset_nb", "evaluate", "--targets", "latest", "--limit", "8", cwd=tmp_path)
+    judged = command("toolset_nb", "evaluate", "--targets", "latest", "--tags", "vaultManager", cwd=tmp_path)
     assert "the model that comes with the repository" in judged.stdout, judged.stderr[-3000:]
     report = tmp_path / "runs" / "finished" / "evaluation" / "full_coverage" / "finished.json"
     measures = [record["measures"] for record in json.loads(report.read_text("utf-8"))["records"]]
