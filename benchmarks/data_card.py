@@ -34,7 +34,11 @@ def counts(sft: list[dict], kto: list[dict]) -> dict[str, int]:
     tools = [texts for voice in wording.voices().values() for texts in voice["requests"].values()]
     plays = [play for plays in wording.behaviours().values() for play in plays.values()]
     behaviours = [play.get("requests") or play.get("pairs") or play["replies"] for play in plays]
-    return found | {"voices/*.yaml": sum(map(len, tools)), "voices/behaviours/*.yaml": sum(map(len, behaviours))}
+    return found | {
+        "voices/*.yaml": sum(map(len, tools)),
+        "voices/behaviours/*.yaml": sum(map(len, behaviours)),
+        "voices/training/*": sum(len(getattr(texts, "training", ())) for texts in [*tools, *behaviours]),
+    }
 
 
 def figures(sft: list[dict], kto: list[dict]) -> str:

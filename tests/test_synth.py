@@ -41,14 +41,35 @@ def test_every_behaviour_has_sixty_requests():
         assert sum(map(len, parts)) >= 60, behaviour
 
 
+def variants_of_wordings():
+    """(name, wordings) of every variant, pairs as what is said."""
+    for tool, voice in wording.voices().items():
+        yield from ((f"{tool} {variant}", texts) for variant, texts in voice["requests"].items())
+    for behaviour, variants in wording.behaviours().items():
+        for variant, parts in variants.items():
+            if texts := parts.get("requests") or parts.get("pairs"):
+                yield f"{behaviour} {variant}", texts
+
+
+def said(texts):
+    return [text if isinstance(text, str) else text["say"] for text in texts]
+
+
 def test_no_wording_stands_twice_or_names_a_tool():
-    requests = [text for voice in wording.voices().values() for texts in voice["requests"].values() for text in texts]
-    for variants in wording.behaviours().values():
-        for variant in variants.values():
-            requests += variant.get("requests", []) + [pair["say"] for pair in variant.get("pairs", [])]
+    requests = [text for _, texts in variants_of_wordings() for text in said([*texts, *getattr(texts, "training", ())])]
     assert [text for text, count in Counter(requests).items() if count > 1] == []
     named = re.compile("|".join(name for name in catalogue().tools if name != "get_tools"))
     assert [text for text in requests if named.search(text)] == []
+
+
+def test_wordings_for_training_alone_say_what_the_others_say():
+    extended = {name: texts for name, texts in variants_of_wordings() if getattr(texts, "training", ())}
+    assert extended
+    for name, texts in extended.items():
+        slots = {frozenset(wording.SLOT.findall(text)) for text in said(texts)}
+        other = [text for text in said(texts.training) if frozenset(wording.SLOT.findall(text)) not in slots]
+        assert other == [], name
+        assert not set(map(str, wording.Speaker(0, "evaluation").mine(texts))) & set(map(str, texts.training)), name
 
 
 def test_the_splits_share_no_wording():

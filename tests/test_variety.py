@@ -1,6 +1,7 @@
 """Every run has names of its own: nothing is learned by heart, a run can be played again, and evaluation vaults stay as written."""
 
 import random
+import re
 
 import pytest
 
@@ -8,7 +9,8 @@ from toolset_nb.synth import variety, worlds
 from toolset_nb.vault import fixtures
 from toolset_nb.vault.files import clean
 
-COINER = variety.Coiner(random.Random(1), ["Walnut", "garden", "plates", "Hedge", "slates", "harden"])
+WORDS = ["Walnut", "garden", "plates", "Hedge", "slates", "harden"]
+COINER = variety.Coiner(random.Random(1), WORDS, "law-0")
 
 
 @pytest.fixture
@@ -64,3 +66,15 @@ def test_a_text_keeps_its_marks_lines_and_single_digits():
 def test_a_record_gets_a_title_and_keeps_its_folder():
     made = COINER.value({"name": "Old", "folder": "Walnut/2025", "steps": ["harden 35 plates"]})
     assert made["name"] != "Old" and made["folder"] == "Walnut/2025" and made["steps"] != ["harden 35 plates"]
+
+
+def test_later_runs_have_titles_of_words_that_nobody_has_seen():
+    known = {word.lower() for word in WORDS} | {"and", "no"}
+
+    def unseen(run):
+        coiner = variety.Coiner(random.Random(2), WORDS, run)
+        said = [word for _ in range(40) for word in re.findall(r"[a-z]+", coiner.title().lower())]
+        return [word for word in said if word not in known]
+
+    assert unseen(f"law-{variety.PLAIN_RUNS - 1}") == []
+    assert unseen(f"law-{variety.PLAIN_RUNS}")

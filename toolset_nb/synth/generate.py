@@ -36,7 +36,7 @@ LONGEST = 6000  # characters of a row
 SAME_CALLS = 4  # rows with equal calls, in different words
 EXHAUSTED = 25  # duplicates in a row after which a play has nothing new
 IN_NO_WORKSPACE = 0.85  # share of sessions outside of any workspace, where the request need not name one
-SHORT = 0.4  # share of a play's rows that stand first in the file, in no order; the shortest alone would lack optional arguments
+SHORT = 0.4  # share of a play's rows that stand first in the file; the shortest alone would lack optional arguments
 LATE = {"single_call": 1, "sibling_choice": 4}  # how much later than a single call; in_order says why
 FEWEST = 3  # rows of any (behaviour, variant)
 SYMBOLS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -86,7 +86,8 @@ def in_order(rows: Iterable[dict]) -> list[dict]:
 
     Whoever trains on the first thousand rows gets all tools and behaviours at once, in the order in which they help: single calls,
     a third as early the answers in words, which are cheap, a fourth the contrasts of sibling tools, which need the tools
-    known, an eighth the long rest.
+    known, an eighth the long rest. Of each play the rows come in the order of their making, those that go on after their one call
+    with the long ones: what a call is has to be learned before when to stop.
     """
     units: defaultdict[str, list[dict]] = defaultdict(list)
     for row in rows:
@@ -99,10 +100,15 @@ def in_order(rows: Iterable[dict]) -> list[dict]:
     placed = []
     for key, members in plays.items():
         size = sorted(map(_size, members))[int(len(members) * SHORT)]
-        members.sort(key=lambda unit: (_size(unit) > size, digest(unit[0]["id"])))
+        members.sort(key=lambda unit: (_size(unit) > size or _goes_on(unit), unit[0]["id"]))
         late = LATE.get(key[0], 8 if members[0][0]["meta"]["tools"] else 3)
         placed += [(late * (rank + 0.5) / len(members), key, unit) for rank, unit in enumerate(members)]
     return [row for _, _, unit in sorted(placed, key=lambda entry: entry[:2]) for row in unit]
+
+
+def _goes_on(unit: list[dict]) -> bool:
+    content = unit[0]["conversations"][1]["content"]
+    return "\nResult: " in content and content.count("tool_call: ") == 1
 
 
 def _size(unit: list[dict]) -> int:
@@ -150,7 +156,7 @@ def _rows(count: int, seed: int, split: str, funnel: Funnel, contrast: bool) -> 
         while +wanted and idle < 40 * len(names):
             name, run = names[lap % len(names)], f"{names[lap % len(names)]}-{lap // len(names)}"
             place = Path(folder) / run
-            world = World(variety.fresh(originals[name], place, run), name, seed * 10_000 + lap, coined=True)
+            world = World(variety.fresh(originals[name], place, run), name, seed * 10_000 + lap, run)
             lap, before = lap + 1, number
             for _ in range(SESSIONS_A_RUN):
                 for row, wrong in _session(world, speaker, pick, wanted, spent, filter_, funnel, contrast):

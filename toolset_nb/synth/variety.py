@@ -1,7 +1,7 @@
 """Names, ids and texts that hardly another row has, so that a model learns to copy what is asked and not to know it by heart.
 
 Six training vaults with forty titles each are soon memorised: a small model then writes `Exercises` where the request says
-`Exercices`. `fresh` renames notes, folders and records of a run's private vault and gives records other ids; `Coiner` makes
+`Exercices`, or `Strings` for `Strangers`. `fresh` renames notes, folders and records of a run's private vault and gives records other ids; `Coiner` makes
 new titles and changes numbers and words of the owner's texts. All from a random generator of the run, so that a run can be
 played again. Evaluation vaults and tasks are left as they were written.
 """
@@ -20,6 +20,10 @@ TITLES = (
     *("{A} {b}", "{A} {b} {c}", "{A}-{b}", "{a}_{b}", "{A}", "{A} {n}", "{A} and {b}", "{A} ({b})", "{A} {year}"),
     *("{year}-{month}-{day} {A}", "{A}, {b}", "{n} {a} {b}", "{A} {B}", "{a} {b}", "{A} No. {n}"),
 )
+JOINED = 0.35  # share of a title's words that no vault has: the first half of one and the second of another
+PLAIN_RUNS = (
+    12  # a vault's first runs do without these: whoever trains on the first rows alone has calls to learn, not spelling
+)
 RENAMED = {"note": 0.7, "folder": 0.6, "record": 0.8}  # shares
 OTHER_WORDS = 0.2  # share of a text's longer words that become others
 TABLES = ("workspaces", "sessions", "states", "agents")
@@ -27,17 +31,18 @@ OPEN_SESSIONS = 2  # the sessions that contexts name keep their ids: without a s
 
 
 class Coiner:
-    """New titles and changed texts from the words of one vault."""
+    """New titles and changed texts from the words of one vault, for a run of it (`name-number`)."""
 
-    def __init__(self, pick: random.Random, words: list[str]):
+    def __init__(self, pick: random.Random, words: list[str], run: str):
         self.pick, self.words = pick, words
+        self.joined = JOINED if int(run.rpartition("-")[2]) >= PLAIN_RUNS else 0.0
         self.alike: dict[tuple, list[str]] = {}  # words that may stand for one another
         for word in words:
             self.alike.setdefault(_form(word), []).append(word)
 
     def title(self) -> str:
         """A title of one to three words, numbers and dates; it can be a file's name."""
-        first, second, third = (self.pick.choice(self.words) for _ in range(3))
+        first, second, third = (self._word() for _ in range(3))
         return self.pick.choice(TITLES).format(
             A=first[0].upper() + first[1:],
             B=second[0].upper() + second[1:],
@@ -49,6 +54,13 @@ class Coiner:
             month=f"{self.pick.randint(1, 12):02d}",
             day=f"{self.pick.randint(1, 28):02d}",
         )
+
+    def _word(self) -> str:
+        """A word of the vault, or one that nobody has seen and that can be copied letter by letter only."""
+        one, two = self.pick.choice(self.words), self.pick.choice(self.words)
+        if self.pick.random() >= self.joined:
+            return one
+        return one[: max(3, len(one) // 2)] + two[len(two) // 2 :].lower()
 
     def text(self, text: str) -> str:
         """A text with other numbers and some other words; marks, links and line breaks stay."""
@@ -95,7 +107,7 @@ def fresh(original: Vault, place: Path, run: str) -> Vault:
     """A private copy of a vault for one run, its notes, folders and records renamed; the same for the same run."""
     vault = original.copy(place)
     vault.state.refresh()
-    coiner = Coiner(random.Random(f"variety {run}"), words(vault))
+    coiner = Coiner(random.Random(f"variety {run}"), words(vault), run)
     moved = _rename_files(vault, coiner)
     table = _records(vault, coiner)
     vault.state.data = _replaced(vault.state.data, moved, table)

@@ -1,7 +1,8 @@
 """Requests, answers and context in the voices of datasets/voices: written by hand, filled with the facts of a scenario.
 
 A wording is taken again only when every other of its variant has been taken as often. One wording in six is kept for
-evaluation: no training row is worded by it, and no evaluation task by any other.
+evaluation: no training row is worded by it, and no evaluation task by any other. Those of datasets/voices/training came later
+and are for training alone, so that tasks stay as they are.
 """
 
 import random
@@ -27,17 +28,36 @@ OPENINGS = [
 EVERY_SIXTH = 6
 
 
+class Wordings(list):
+    """The wordings of a variant, with `training`: more of them that no evaluation may take."""
+
+    training: tuple = ()
+
+
 @cache
 def voices() -> dict[str, dict]:
     """Tool -> {requests: {variant: [..]}, why, step, goal, memory, said}."""
-    return _load("*.yaml")
+    found = _load("*.yaml")
+    for tool, variants in _load("training/*.yaml").items():
+        for variant, texts in variants.items():
+            _extend(found[tool]["requests"], variant, texts)
+    return found
 
 
 @cache
 def behaviours() -> dict[str, dict]:
     """Behaviour -> variant -> {requests, replies, ..} of datasets/voices/behaviours."""
     folder = repo_root() / "datasets" / "voices" / "behaviours"
-    return {path.stem: _load(f"behaviours/{path.name}") for path in sorted(folder.glob("*.yaml"))}
+    found = {path.stem: _load(f"behaviours/{path.name}") for path in sorted(folder.glob("*.yaml"))}
+    for behaviour, variants in found.items():
+        for variant, texts in _load(f"training/behaviours/{behaviour}.yaml").items():
+            _extend(variants[variant], "pairs" if "pairs" in variants[variant] else "requests", texts)
+    return found
+
+
+def _extend(parts: dict, key: str, texts: list) -> None:
+    parts[key] = Wordings(parts[key])
+    parts[key].training = tuple(texts)
 
 
 def _load(pattern: str) -> dict[str, dict]:
@@ -62,7 +82,14 @@ class Speaker:
     def mine(self, texts: list) -> list:
         """The wordings (or pairs) of this split."""
         held_out = [text for at, text in enumerate(texts) if at % EVERY_SIXTH == EVERY_SIXTH - 1]
-        return held_out if self.split == "evaluation" else [text for text in texts if text not in held_out]
+        if self.split == "evaluation":
+            return held_out
+        later = list(getattr(texts, "training", ()))
+        for text in later:
+            self.used.setdefault(
+                str(text), 1
+            )  # their turn comes when the others had theirs: a short training begins with those
+        return [text for text in texts if text not in held_out] + later
 
     def fill(self, texts: list[str], slots: dict[str, str]) -> str:
         """One of the texts whose slots are all known and not empty, filled; the least used first."""

@@ -37,7 +37,7 @@ class World:
 
     _vocabulary: ClassVar[dict[str, tuple[list[str], list[str]]]] = {}  # vault -> words, names of its notes
 
-    def __init__(self, vault: Vault, name: str, seed: int, coined: bool = False):
+    def __init__(self, vault: Vault, name: str, seed: int, run: str = ""):
         self.vault, self.name = vault, name
         vault.state.refresh()
         self.pick = random.Random(f"{name} {seed}")
@@ -50,7 +50,7 @@ class World:
             said = sorted({w for body in bodies for w in WORD.findall(body) if w.casefold() not in STOP})
             self._vocabulary[name] = said, sorted({found for body in bodies for found in NAME.findall(body)})
         self.words, self.names = self._vocabulary[name]
-        self.coiner = Coiner(self.pick, [word for word in self.words if len(word) > 4]) if coined else None
+        self.coiner = Coiner(self.pick, [word for word in self.words if len(word) > 4], run) if run else None
 
     def changed(self) -> None:
         """Look at the vault anew."""
@@ -60,7 +60,7 @@ class World:
     def value(self, kind: str) -> Any:
         """One of the owner's own texts or records of datasets/worlds; each is taken once before any is taken twice.
 
-        In a `coined` world titles are made up and other texts come with other numbers and words.
+        In the world of a `run` titles are made up and other texts come with other numbers and words.
         """
         entries = self.values[kind]
         least = min(self.used[f"{kind} {at}"] for at in range(len(entries)))

@@ -73,9 +73,9 @@ def _table() -> None:
         ("recover_from_error", "exists"): (0.008, checking.recover_exists),
         ("recover_from_error", "no_match"): (0.008, checking.recover_no_match),
         ("recover_from_error", "again"): (0.01, checking.recover_again),
-        ("small_talk", "talk"): (0.02, words.talk("small_talk", "talk", "call_on_small_talk")),
-        ("small_talk", "explain"): (0.02, words.talk("small_talk", "explain", "call_on_small_talk")),
-        ("unable", "cannot"): (0.035, words.talk("unable", "cannot", "call_when_unable")),
+        ("small_talk", "talk"): (0.015, words.talk("small_talk", "talk", "call_on_small_talk")),
+        ("small_talk", "explain"): (0.015, words.talk("small_talk", "explain", "call_on_small_talk")),
+        ("unable", "cannot"): (0.03, words.talk("unable", "cannot", "call_when_unable")),
         ("execute_prompt", "own"): (0.01, words.talk("execute_prompt", "own", "call_on_small_talk")),
     }
     PLAYS.update(several)
@@ -103,7 +103,7 @@ def _table() -> None:
         PLAYS["ask_first", variant] = (0.013, words.ask_first(variant))
     for variant, (tool, form, hidden) in _MISSING.items():
         PLAYS["ask_missing_argument", variant] = (
-            0.006,
+            0.0055,
             words.ask_missing(variant, tool, parts.without(tool, form, *hidden)),
         )
 

@@ -9,6 +9,7 @@ from toolset_nb.synth.wording import behaviours, voices
 
 NAMED = 0.4  # share of calls on a workspace's own records whose request names the workspace
 ANSWERED = {"training": 0.5, "evaluation": 0.15}  # share of single calls whose result is shown and summed up
+LOOKS = 0.9  # the same in training for tools that other behaviours begin with: most who ask for a list want the list
 LONGEST_RESULT = {"training": 1200, "evaluation": negatives.MOST_RESULT}  # characters of a result that is shown so
 
 
@@ -34,10 +35,11 @@ def answer(scene: Scene, scenario: scenarios.Scenario, splits: tuple[str, ...] =
     Tasks stay as they were made, where no such word was drawn for.
     """
     split = scene.speaker.split
+    looks = split == "training" and scenario.tool.partition("_")[2].startswith(("list", "search", "read"))
     if (
         not scene.contrast
         and split in splits
-        and scene.speaker.chance(ANSWERED[split])
+        and scene.speaker.chance(LOOKS if looks else ANSWERED[split])
         and len(str(scene.results[-1])) < LONGEST_RESULT[split]
     ):
         scene.say(scene.speaker.fill(voices()[scenario.tool]["said"], scenario.slots))
