@@ -216,3 +216,10 @@ def test_a_base_that_is_gone_or_in_4_bits_is_a_sentence(lora_run, tmp_path):
     with pytest.raises(ExportError, match="holds 4-bit weights: a merge takes the 16-bit model"):
         make(on_the_hub(lora_run, str(base)), settings("f16"), silent)
     assert not (lora_run.folder / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "dtype"), [("cpu", "7b", "float32"), ("cuda", "tiny", "float32"), ("cuda", "7b", "bfloat16")]
+)
+def test_what_was_trained_in_32_bits_is_merged_in_32_bits(device, size, dtype):
+    assert weights.merge_dtype({"hardware": {"device": device}, "size": size}) == dtype

@@ -35,8 +35,8 @@ def merge(run: Run, folder: Path) -> Path:
 
 
 def merge_dtype(record: dict[str, Any]) -> str:
-    """What a run is merged in: float32 where it was trained on a CPU, else bfloat16."""
-    return "float32" if record["hardware"]["device"] == "cpu" else "bfloat16"
+    """What a run is merged in: float32 where it was trained in 32 bits (on a CPU, and `tiny` anywhere), else bfloat16."""
+    return "float32" if record["hardware"]["device"] == "cpu" or record["size"] == "tiny" else "bfloat16"
 
 
 def sixteen_bit(base: str) -> str:

@@ -1,9 +1,9 @@
 """Names, ids and texts that hardly another row has, so that a model learns to copy what is asked and not to know it by heart.
 
 Six training vaults with forty titles each are soon memorised: a small model then writes `Exercises` where the request says
-`Exercices`, or `Strings` for `Strangers`. `fresh` renames notes, folders and records of a run's private vault and gives records other ids; `Coiner` makes
-new titles and changes numbers and words of the owner's texts. All from a random generator of the run, so that a run can be
-played again. Evaluation vaults and tasks are left as they were written.
+`Exercices`, or `Strings` for `Strangers`. `fresh` renames notes, folders and records of a run's private vault and gives records
+other ids; `Coiner` makes new titles and changes numbers and words of the owner's texts. All from a random generator of the run,
+so that a run can be played again. Evaluation vaults and tasks are left as they were written.
 """
 
 import random
