@@ -37,7 +37,9 @@ def counts(sft: list[dict], kto: list[dict]) -> dict[str, int]:
     return found | {
         "voices/*.yaml": sum(map(len, tools)),
         "voices/behaviours/*.yaml": sum(map(len, behaviours)),
-        "voices/training/*": sum(len(getattr(texts, "training", ())) for texts in [*tools, *behaviours]),
+        "voices/training/*": sum(
+            len(texts.training) for texts in [*tools, *behaviours] if isinstance(texts, wording.Wordings)
+        ),
     }
 
 

@@ -101,6 +101,24 @@ def test_kto_rows_are_pairs_on_the_same_prompt(kto):
         assert unwanted["meta"]["defect"] in rules.DEFECTS
 
 
+def goes_on(row):
+    content = row["conversations"][1]["content"]
+    return "\nResult: " in content and content.count("tool_call: ") == 1
+
+
+def test_the_first_rows_are_calls_and_not_what_follows_them(sft):
+    first, late = sft[: len(sft) // 10], sft[len(sft) // 2 :]
+    assert sum(map(goes_on, first)) / len(first) < 0.5 * sum(map(goes_on, late)) / len(late)
+
+
+def test_who_asks_for_a_list_mostly_wants_the_list(sft):
+    def answered(tool):
+        rows = [row for row in sft if row["meta"]["behaviour"] == "single_call" and row["meta"]["tools"] == [tool]]
+        return sum(map(goes_on, rows)) / len(rows)
+
+    assert answered("agentManager_listAgents") > 0.75 > 0.65 > answered("vaultManager_openNote")
+
+
 def test_style_alone_does_not_tell_the_label(kto):
     assert balance.guess_by_style(kto) <= 0.55
 

@@ -56,14 +56,14 @@ def said(texts):
 
 
 def test_no_wording_stands_twice_or_names_a_tool():
-    requests = [text for _, texts in variants_of_wordings() for text in said([*texts, *getattr(texts, "training", ())])]
+    requests = [text for _, texts in variants_of_wordings() for text in said([*texts, *texts.training])]
     assert [text for text, count in Counter(requests).items() if count > 1] == []
     named = re.compile("|".join(name for name in catalogue().tools if name != "get_tools"))
     assert [text for text in requests if named.search(text)] == []
 
 
 def test_wordings_for_training_alone_say_what_the_others_say():
-    extended = {name: texts for name, texts in variants_of_wordings() if getattr(texts, "training", ())}
+    extended = {name: texts for name, texts in variants_of_wordings() if texts.training}
     assert extended
     for name, texts in extended.items():
         slots = {frozenset(wording.SLOT.findall(text)) for text in said(texts)}
@@ -73,9 +73,17 @@ def test_wordings_for_training_alone_say_what_the_others_say():
 
 
 def test_the_splits_share_no_wording():
-    texts = [f"wording {number}" for number in range(14)]
+    texts = wording.Wordings(f"wording {number}" for number in range(14))
     one, two = wording.Speaker(0, "training").mine(texts), wording.Speaker(0, "evaluation").mine(texts)
     assert sorted(one + two) == sorted(texts) and len(two) == 2 and not set(one) & set(two)
+
+
+def test_wordings_for_training_alone_come_after_the_others():
+    texts = wording.Wordings(f"wording {number}" for number in range(6))
+    texts.training = ("later",)
+    speaker = wording.Speaker(0, "training")
+    taken = [speaker.request(texts, {}) for _ in range(12)]
+    assert "later" not in taken[:5] and "later" in taken
 
 
 def test_worlds_of_the_splits_share_no_text():

@@ -21,9 +21,7 @@ TITLES = (
     *("{year}-{month}-{day} {A}", "{A}, {b}", "{n} {a} {b}", "{A} {B}", "{a} {b}", "{A} No. {n}"),
 )
 JOINED = 0.35  # share of a title's words that no vault has: the first half of one and the second of another
-PLAIN_RUNS = (
-    12  # a vault's first runs do without these: whoever trains on the first rows alone has calls to learn, not spelling
-)
+PLAIN_RUNS = 12  # a vault's first runs have none: who trains on the first rows alone has calls to learn, not spelling
 RENAMED = {"note": 0.7, "folder": 0.6, "record": 0.8}  # shares
 OTHER_WORDS = 0.2  # share of a text's longer words that become others
 TABLES = ("workspaces", "sessions", "states", "agents")

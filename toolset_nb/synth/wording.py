@@ -29,35 +29,37 @@ EVERY_SIXTH = 6
 
 
 class Wordings(list):
-    """The wordings of a variant, with `training`: more of them that no evaluation may take."""
+    """The wordings of a variant; `training` holds more of them, which evaluation never takes."""
 
     training: tuple = ()
 
 
 @cache
 def voices() -> dict[str, dict]:
-    """Tool -> {requests: {variant: [..]}, why, step, goal, memory, said}."""
-    found = _load("*.yaml")
-    for tool, variants in _load("training/*.yaml").items():
-        for variant, texts in variants.items():
-            _extend(found[tool]["requests"], variant, texts)
+    """Tool -> {requests: {variant: Wordings}, why, step, goal, memory, said}."""
+    found, more = _load("*.yaml"), _load("training/*.yaml")
+    for tool, voice in found.items():
+        for variant in voice["requests"]:
+            _extend(voice["requests"], variant, more.get(tool, {}).get(variant))
     return found
 
 
 @cache
 def behaviours() -> dict[str, dict]:
-    """Behaviour -> variant -> {requests, replies, ..} of datasets/voices/behaviours."""
+    """Behaviour -> variant -> {requests or pairs: Wordings, replies, ..} of datasets/voices/behaviours."""
     folder = repo_root() / "datasets" / "voices" / "behaviours"
     found = {path.stem: _load(f"behaviours/{path.name}") for path in sorted(folder.glob("*.yaml"))}
     for behaviour, variants in found.items():
-        for variant, texts in _load(f"training/behaviours/{behaviour}.yaml").items():
-            _extend(variants[variant], "pairs" if "pairs" in variants[variant] else "requests", texts)
+        more = _load(f"training/behaviours/{behaviour}.yaml")
+        for variant, parts in variants.items():
+            for key in parts.keys() & {"requests", "pairs"}:
+                _extend(parts, key, more.get(variant))
     return found
 
 
-def _extend(parts: dict, key: str, texts: list) -> None:
+def _extend(parts: dict, key: str, more: list | None) -> None:
     parts[key] = Wordings(parts[key])
-    parts[key].training = tuple(texts)
+    parts[key].training = tuple(more or ())
 
 
 def _load(pattern: str) -> dict[str, dict]:
@@ -75,21 +77,18 @@ class Speaker:
         self.split = split
         self.used: Counter[str] = Counter()
 
-    def request(self, texts: list, slots: dict[str, str]) -> str:
+    def request(self, texts: Wordings, slots: dict[str, str]) -> str:
         """What a person says, by a wording of this split; raises LookupError where none has the slots."""
         return self.fill(self.mine(texts), slots)
 
-    def mine(self, texts: list) -> list:
-        """The wordings (or pairs) of this split."""
+    def mine(self, texts: Wordings) -> list:
+        """The wordings (or pairs) of this split; in training those of `training` come after each other was taken once."""
         held_out = [text for at, text in enumerate(texts) if at % EVERY_SIXTH == EVERY_SIXTH - 1]
         if self.split == "evaluation":
             return held_out
-        later = list(getattr(texts, "training", ()))
-        for text in later:
-            self.used.setdefault(
-                str(text), 1
-            )  # their turn comes when the others had theirs: a short training begins with those
-        return [text for text in texts if text not in held_out] + later
+        for text in texts.training:
+            self.used.setdefault(str(text), 1)
+        return [text for text in texts if text not in held_out] + list(texts.training)
 
     def fill(self, texts: list[str], slots: dict[str, str]) -> str:
         """One of the texts whose slots are all known and not empty, filled; the least used first."""
