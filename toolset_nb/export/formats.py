@@ -217,7 +217,7 @@ def _adapter(run: Run) -> list[Path]:
 
 def _key(run: Run, name: str, imatrix: str = "") -> dict[str, Any]:
     """What a format is made from: another key, and it is made again."""
-    key: dict[str, Any] = {"format": name, "base": run.record["base_folder"]}
+    key: dict[str, Any] = {"format": name, "base": run.record["base_folder"], "merged_in": merge_dtype(run.record)}
     if name in llamacpp.FTYPES and imatrix:
         key["imatrix"] = imatrix if imatrix == "auto" else file_hash(Path(imatrix).expanduser())
     return key | {file.name: _hash(file, file.stat().st_mtime_ns) for file in _adapter(run)}
