@@ -61,6 +61,14 @@ MALFORMED = {
     "78 nested tags": '<tool_call><tool_call>{"name": "a_b", "arguments": {"x": 1}}',
     "no name": '<tool_call>{"arguments": {"x": 1}}</tool_call>',
     "[TOOL_CALLS] and prose": "[TOOL_CALLS] open the note",
+    "84 Python": 'I do it: vaultManager_deleteNote(path="A.md")',
+    "84 Python in tokens": '<|tool_call_start|>[vaultManager_deleteNote(path="A.md")]<|tool_call_end|>',
+    "84 another key": '{"tool": "vaultManager_deleteNote", "arguments": {"path": "A.md"}}',
+    "84 function tag": "<function=vaultManager_deleteNote>{}</function>",
+    "84 gemma": '<start_function_call>call:vaultManager_deleteNote{path:"A.md"}',
+    "84 harmony": '<|channel|>commentary to=functions.vaultManager_deleteNote <|message|>{"path": "A.md"}',
+    "84 deepseek": "<｜tool▁calls▁begin｜>function<｜tool▁sep｜>vaultManager_deleteNote",
+    "83 nested 600 deep": 'tool_call: a_b\narguments: {"x": ' + "[" * 600 + "]" * 600 + "}",
     "a result cut off": 'tool_call: a_b\narguments: {"x": 1}\n\nResult: {"success": tr',
 }
 

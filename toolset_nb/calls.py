@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 FORMATS = ("hermes", "text")
 MOST_PROBLEMS = 20  # after so many a reply is noise; reading on would cost quadratic time
 LONGEST_REPAIR = 200_000  # characters of broken JSON worth a repair
+DEEPEST = 100  # levels of a value; what reads it on may go down by recursion
 
 MARKER = re.compile(r"^tool_call:|^Result:[ \t]*(?=[{\[])|<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>", re.M)
 TEXT_HEAD = re.compile(r"tool_call:[ \t]*(\S+)[ \t]*\r?\n[ \t]*arguments:[ \t]*")
@@ -22,6 +23,12 @@ LOOSE_HEAD = re.compile(
 )
 MISTRAL_HEAD = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(?=\{)")
 FENCED_CALL = re.compile(r"[{\[][\s{\[]{0,20}[\"'“]?(?:name|function)[\"'”]?\s*:|\btool_call:\s*[`\"'*]*\w+_\w")
+# What only a call looks like, in forms that are not read: other models' tokens, Python, other keys.
+UNREAD = re.compile(
+    r"<\|?(?:tool_call|function|start_function_call)|<\|channel\|>commentary|<｜tool|"
+    r"\b[a-z]+[A-Z]\w*_[a-z]\w*(?:\(|\s*\{)|"
+    r"[\"'](?:tool|tool_name|function|action|name)[\"']\s*:\s*[\"']\w+_\w+[\"']"
+)
 THOUGHT = re.compile(r"\s*<think>(?:.*?</think>|.*\Z)", re.S)
 END_TOKENS = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|</s>))+\s*\Z")
 FENCE = re.compile(r"`{3,}[ \t]*\w*")
@@ -136,13 +143,25 @@ def loads(text: str) -> Any:
 def decode(text: str, start: int = 0) -> tuple[Any, int]:
     """(value, end) of the JSON value at `start`; the same refusals as `loads`."""
     try:
-        return EXACT.raw_decode(text, start)
+        return _flat(*EXACT.raw_decode(text, start))
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos + 1}") from None
     except (StopIteration, IndexError):
         raise ValueError(f"no value at character {start + 1}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _flat(value: Any, end: int) -> tuple[Any, int]:
+    """The same; raises ValueError for a value of more than DEEPEST levels."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError("nested too deeply")
+        below = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
+        level = [part for parts in below for part in parts]
+    return value, end
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict:
@@ -302,7 +321,7 @@ class _Reader:
         return found
 
     def _hidden(self) -> None:
-        """A call without its marker in place: in a code fence, in prose, or as Python."""
+        """A call without its marker in place: in a code fence or in prose; one in no form that is read is a fault."""
         for found in FENCED_CALL.finditer(self.text):
             blocks, self.reply.blocks, self.at = self.reply.blocks, [], 0
             if "tool_call" in found.group():
@@ -316,6 +335,8 @@ class _Reader:
                 return
             self.reply.blocks = blocks
             break
+        if UNREAD.search(self.text):
+            self._fault("what looks like a call stands in no form that is read here")
 
     def _value(self, begin: int) -> tuple[Any, int, bool]:
         """(value, end, exact) of the JSON at `begin`."""
@@ -455,7 +476,7 @@ def _repair(text: str, begin: int) -> tuple[Any, int] | None:
         if end is None:
             continue
         try:
-            return LOOSE.decode(LATE_COMMA.sub(lambda found: found.group(1) or "", "".join(parts))), begin + end
+            return _flat(LOOSE.decode(LATE_COMMA.sub(lambda found: found.group(1) or "", "".join(parts))), begin + end)
         except (ValueError, RecursionError):
             continue
     return None

@@ -16,6 +16,7 @@ from typing import Any
 
 from toolset_nb import calls
 from toolset_nb.paths import repo_root
+from toolset_nb.tools import catalogue
 from toolset_nb.vault import Vault, VaultError
 from toolset_nb.vault.files import clean
 from toolset_nb.vault.snapshots import VOLATILE, Snapshot, diff
@@ -26,6 +27,13 @@ STATE = "state/"
 ASKING = re.compile(
     r"[?？]|(?:^|[.!:;]\s+|\n)(?:please,? |kindly )?(?:(?:tell|give|send) me (?!if\b|when\b|a (?:moment|second|minute)\b)|"
     r"let me know (?:which|what|where|who|how|the)\b|(?:name|choose|pick|specify) (?:the|a|an|one|which)\b)",
+    re.I,
+)
+REFUSAL = re.compile(
+    r"\b(?:can(?:no|')t|can (?:not|no|neither|make no)|unable|not able|no (?:tool|way)|beyond|outside|only work|"
+    r"out of (?:my )?reach|not something i|do(?: not|n't) (?:have|tell)|i have no|is not possible|"
+    r"kann\b[^.?!]{0,40}\b(?:nicht|nichts|niemand\w*)|habe ich (?:nicht|kein\w*)|(?:ne|n') ?peux (?:pas|rien)|je n'ai|"
+    r"no (?:puedo|tengo)|non posso|não (?:tenho|posso|consigo)|kan (?:ik )?(?:niets?|inte|ikke)|nie mogę)\b",
     re.I,
 )
 IDENTIFIER = re.compile(r"id|\w+Id")  # names of arguments
@@ -83,9 +91,10 @@ def faults(task: dict, outcome: Outcome) -> list[str]:
     found = action_faults(task, outcome)
     wanted: dict[str, dict] = task.get("must_change", {})
     found += [fault for name, state in wanted.items() if (fault := _state_fault(name, state, outcome.after))]
+    may, never = task.get("may_change", []), [each for each in task.get("must_not_change", []) if each != "*"]
     for change in diff(outcome.before, outcome.after).changes:
         for name in filter(None, (change.path, change.to)):
-            if name not in wanted and not any(fnmatch.fnmatchcase(name, each) for each in task.get("may_change", [])):
+            if name not in wanted and (not _matches(name, may) or _matches(name, never)):
                 found.append(f"{name} was {change.kind} and should have stayed as it was")
     left = [call for call, result in zip(outcome.made, outcome.results, strict=True) if result["success"]]
     for needed in task.get("must_call", []):
@@ -97,16 +106,33 @@ def faults(task: dict, outcome: Outcome) -> list[str]:
     return found
 
 
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, each) for each in patterns)
+
+
+def refuses(text: str) -> bool:
+    """Whether words say that something cannot be done, as told by the usual phrases."""
+    return REFUSAL.search(text.replace("’", "'")) is not None
+
+
 def action_faults(task: dict, outcome: Outcome) -> list[str]:
-    """Why the kind of reply is not the one that is due: a call, a question, or words."""
+    """Why the kind of reply is not the one that is due: a call, a question (looking first is allowed), or words."""
     expected, said = task.get("expected", "call"), outcome.text.strip()
     if expected == "call":
         return [] if outcome.made else ["no call was made"]
     found = [] if said else ["nothing was said"]
-    if outcome.made:
-        found.append(f"{outcome.made[0].name} was called, expected words alone")
+    tools = catalogue().tools
+    acted = [
+        call.name for call in outcome.made if expected != "ask" or call.name not in tools or tools[call.name].mutates
+    ]
+    if acted:
+        found.append(
+            f"{acted[0]} was called, expected words alone" + (", or looking first" if expected == "ask" else "")
+        )
     if expected == "ask" and not ASKING.search(said):
         found.append("no question was asked")
+    if expected == "refuse" and said and not refuses(said):
+        found.append("it was not said that this cannot be done")
     return found
 
 
@@ -121,7 +147,14 @@ def _state_fault(name: str, wanted: dict, after: Snapshot) -> str:
     if not there:
         return f"{name} is missing"
     text = after.files[name].decode("utf-8", "replace")
-    return f"{name} does not read as it should" if "text" in wanted and plain(text) != plain(wanted["text"]) else ""
+    return (
+        f"{name} does not read as it should" if "text" in wanted and _letters(text) != _letters(wanted["text"]) else ""
+    )
+
+
+def _letters(text: str) -> str:
+    """A text without blanks and capitals: where lines break is not asked for."""
+    return "".join(text.casefold().split())
 
 
 def _record_fault(name: str, wanted: dict, after: Snapshot) -> str:
@@ -157,13 +190,15 @@ def same(key: str, wanted: Any, given: Any) -> bool:
     """Whether an argument holds what is wanted: paths by where they lead, ids exactly, prose but for blanks and capitals."""
     if IDENTIFIER.fullmatch(key) and isinstance(wanted, str):
         return isinstance(given, str) and given.strip() == wanted
-    if key in PATHS and isinstance(wanted, str) and isinstance(given, str):
-        try:
+    try:
+        if key in PATHS and isinstance(wanted, str) and isinstance(given, str):
             return _path(wanted) == _path(given)
-        except VaultError:
-            return False
-    if key == "paths" and isinstance(wanted, list) and isinstance(given, list):
-        return sorted(map(_path, wanted)) == sorted(map(_path, given))
+        if key == "paths" and isinstance(wanted, list) and isinstance(given, list):
+            return all(isinstance(each, str) for each in given) and sorted(map(_path, wanted)) == sorted(
+                map(_path, given)
+            )
+    except VaultError:
+        return False
     return plain(wanted) == plain(given)
 
 

@@ -1,12 +1,14 @@
 """Judging replies strictly, executing their calls, and naming what went wrong."""
 
 import json
+import re
 from dataclasses import asdict
 
 import pytest
 from scripted import ASK, NATIVE, PROMPT, QUIET, TASK, Script, answer
 from written_call import ARGUMENTS, CONTEXT, RIGHT, TOOL, call
 
+from toolset_nb import tasks
 from toolset_nb.calls import Call, render
 from toolset_nb.evaluation import attempt, judge
 from toolset_nb.evaluation.agent import single
@@ -266,6 +268,7 @@ def test_what_changed_in_the_vault_is_kept(vaults):
         ("It is gone.", False, "talk", "should_ask"),
         (RIGHT, False, "call", "should_ask"),
         (RIGHT[:-40], False, "malformed", "malformed"),
+        (call("vaultManager_listDirectory", path="/"), False, "talk", "should_ask"),
         ("", False, "malformed", "malformed"),
     ],
 )
@@ -274,6 +277,61 @@ def test_where_a_question_is_due(reply, passed, action, failure, vaults):
     assert (record.passed, record.action, record.expected) == (passed, action, "ask")
     assert record.measures["action"] is passed
     assert record.failures[:1] == ([failure] if failure else [])
+
+
+def test_looking_before_a_question_is_no_act(vaults):
+    look = call("vaultManager_listDirectory", path="/")
+    asked = judged(ASK, [look, "Do you want me to delete it?"], vaults)
+    assert (asked.passed, asked.action, asked.measures["state"]) == (True, "ask", True)
+    assert not judged(ASK, [RIGHT, "Do you want me to delete it?"], vaults).passed
+    assert not judged(ASK | {"expected": "talk"}, [look, "Hello?"], vaults).passed
+
+
+@pytest.mark.parametrize(
+    ("reply", "passed"),
+    [
+        ("I cannot send mail.", True), ("Das kann ich nicht.", True), ("I can’t. Shall I write a note?", True),
+        ("Done, I sent the mail.", False), ("Which mail?", False),
+    ],
+)  # fmt: skip
+def test_where_a_refusal_is_due_it_has_to_be_said(reply, passed, vaults):
+    assert judged(ASK | {"expected": "refuse"}, [reply], vaults).passed is passed
+
+
+@pytest.mark.parametrize("paths", [["../x"], [5], ["Books", None], "Books"])
+def test_a_list_of_paths_that_holds_anything_is_judged(paths):
+    assert not tasks.same("paths", ["Books"], paths)
+
+
+def test_a_pattern_that_must_not_change_wins_over_one_that_may(vaults):
+    task = TASK | {"may_change": ["*"]}
+    assert judged(task, [RIGHT, BOOKS, "Done."], vaults).passed
+    assert not judged(task | {"must_not_change": ["Books/*", "Books/"]}, [RIGHT, BOOKS, "Done."], vaults).passed
+
+
+def test_the_same_call_with_another_context_is_a_loop(vaults):
+    look = [
+        call("vaultManager_listDirectory", context=CONTEXT | {"sessionMemory": words}, path="/")
+        for words in ("One", "Two")
+    ]
+    assert judged(TASK, look, vaults).stop == "loop"
+
+
+def test_ids_of_the_system_message_have_to_be_copied():
+    def asked(session: str):
+        prompt = {"id": "p", "question": "?", "tags": [], "expected_tools": [TOOL]}
+        settings = EvaluateSettings(context_source="system")
+        script = Script(lambda chat: call(context=CONTEXT | {"sessionId": session or ID.search(chat[0]["content"])[1]}))
+        return judge(prompt, attempt(script, prompt, settings, None))
+
+    ID = re.compile("sessionId: (.+)")
+    assert asked("").measures["context"] is False  # the workspace is another one
+    foreign = asked("session_1732300800000_zzzzzzzzz")
+    assert "bad_context" in foreign.failures and any("sessionId" in i["message"] for i in foreign.validator["issues"])
+
+
+def test_named_arguments_are_a_measure_only_where_they_are_named(vaults):
+    assert "arguments" not in judged(TASK, [RIGHT, "Done."], vaults).measures
 
 
 def test_a_malformed_reply_is_never_an_abstention():

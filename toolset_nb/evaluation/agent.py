@@ -124,12 +124,12 @@ def converse(
             turn.results = [vault.call(call.name, call.arguments) for call in turn.reply.calls]
         made.chat += replay(turn, settings.call_format, number)
         told(turn)
-        made.stop = _ending(made.turns, number, limit)
+        made.stop = _ending(made.turns, limit if vault else 1)
         if made.stop != "max_turns":
             return
 
 
-def _ending(turns: list[Turn], number: int, limit: int) -> str:
+def _ending(turns: list[Turn], limit: int) -> str:
     """Why a conversation ends with this reply; `max_turns` when it would go on."""
     turn = turns[-1]
     if turn.answer.finish_reason == "length":
@@ -140,7 +140,12 @@ def _ending(turns: list[Turn], number: int, limit: int) -> str:
         return "single"
     if not turn.reply.calls:
         return "words"
-    return "loop" if number and turn.reply.calls == turns[-2].reply.calls else "max_turns"
+    return "loop" if len(turns) > 1 and _asked(turn) == _asked(turns[-2]) else "max_turns"
+
+
+def _asked(turn: Turn) -> list[tuple[str, dict]]:
+    """Its calls without the context, whose sentences change from call to call."""
+    return [(call.name, {k: v for k, v in call.arguments.items() if k != "context"}) for call in turn.reply.calls]
 
 
 def read(answer: Answer, constrained: bool = False) -> calls.Reply:
@@ -158,7 +163,9 @@ def read(answer: Answer, constrained: bool = False) -> calls.Reply:
 def replay(turn: Turn, call_format: str, number: int) -> list[dict]:
     """A turn as history that every server accepts: calls as they were understood, broken ones as text, results cut."""
     results = [_shown(result) for result in turn.results]
-    if not turn.answer.tool_calls or any(isinstance(block, calls.Broken) for block in turn.reply.blocks):
+    if (
+        not turn.answer.tool_calls or not turn.executed
+    ):  # a native call without a result is no history that servers take
         text = calls.render(turn.reply.blocks, call_format)
         return [{"role": "assistant", "content": text}, *({"role": "tool", "content": result} for result in results)]
     made = [

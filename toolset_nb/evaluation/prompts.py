@@ -96,6 +96,7 @@ def reply_schema() -> dict[str, Any]:
 def _problems(file: str, prompts: Any) -> list[str]:
     import jsonschema_rs
 
+    from toolset_nb.tools import catalogue
     from toolset_nb.vault import fixtures
 
     def refuse(uri: str):
@@ -106,12 +107,17 @@ def _problems(file: str, prompts: Any) -> list[str]:
     found = [f"{file}: {'.'.join(map(str, e.instance_path))}: {e.message[:200]}" for e in errors]
     if found:
         return found
-    vaults, seen = set(fixtures.names()), set()
+    vaults, tools, seen = set(fixtures.names()), catalogue().tools, set()
     for number, prompt in enumerate(prompts):
         if prompt["id"] in seen:
             found.append(f"{file}: {number}.id: {prompt['id']!r} stands twice")
         if prompt.get("fixture", "") not in {*vaults, ""}:
             known = ", ".join(sorted(vaults))
             found.append(f"{file}: {number}.fixture: {prompt['fixture']!r} is no sample vault; known: {known}")
+        for name in prompt["expected_tools"]:
+            if name not in tools:
+                found.append(f"{file}: {number}.expected_tools: {name!r} is no tool")
+        if "must_change" in prompt and "fixture" not in prompt:
+            found.append(f"{file}: {number}.must_change: no vault to look at; expected a fixture beside it")
         seen.add(prompt["id"])
     return found

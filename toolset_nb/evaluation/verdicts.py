@@ -43,8 +43,8 @@ FAILURES = {
     "bad_type": "an argument of the wrong type or form",
     "bad_value": "an argument with another value than asked for",
     "bad_context": "the context block or its ids are wrong",
-    "invented_path": "a path that is not in the vault",
-    "exec_error_unrecovered": "a call that the vault refused, and no other after it",
+    "invented_path": "a path that is not in the vault, and no other call after it",
+    "exec_error_unrecovered": "another call that the vault refused, and no other after it",
     "loop": "the same calls twice running",
     "max_turns": "never came to an end",
     "context_full": "the conversation outgrew the context",
@@ -52,12 +52,6 @@ FAILURES = {
     "collateral_change": "something else was changed",
     "wrong_answer_text": "words that do not do what was due",
 }
-REFUSAL = re.compile(
-    r"\b(?:can(?:no|')t|can not|unable|not able|no (?:tool|way)|beyond|outside|only work|out of (?:my )?reach|"
-    r"not something i|do(?: not|n't) have|i have no|is not possible|kann (?:ich )?(?:dir |ihnen )?nicht|habe ich nicht|"
-    r"ne peux pas|je n'ai|no (?:puedo|tengo)|non posso|não (?:tenho|posso)|kan (?:ik )?niets?)\b",
-    re.I,
-)
 
 
 @dataclass
@@ -95,7 +89,6 @@ class Record:
 
 def judge(prompt: dict, attempt: Attempt, trial: int = 0) -> Record:
     """The record of an attempt."""
-    expected = prompt.get("expected") or ("call" if prompt["expected_tools"] else "talk")
     record = Record(
         prompt["id"],
         prompt["question"],
@@ -103,7 +96,7 @@ def judge(prompt: dict, attempt: Attempt, trial: int = 0) -> Record:
         prompt["expected_tools"],
         error=attempt.error,
         trial=trial,
-        expected=expected,
+        expected=expected_of(prompt),
         stop=attempt.stop,
         turns=len(attempt.turns),
         level=prompt.get("level", ""),
@@ -129,18 +122,17 @@ def _measure(record: Record, prompt: dict, attempt: Attempt) -> None:
     record.outcome, record.action = found.outcome, found.action
     wanted, strict = prompt["expected_tools"], found.strict
     if wanted:
-        right = strict and found.right_tools
         measures = {
             "well_formed": strict,
             "known_tool": strict and all(name in catalogue().tools for name in found.names),
             "schema": strict and not found.schema,
-            "context": strict and not any(catalogue().check_context(call.arguments) for call in attempt.calls),
-            "right_tool": right,
-            "arguments": right
-            and all(literal(prompt.get("expected_arguments", {}), call.arguments) for call in attempt.calls),
+            "context": strict and not found.context,
+            "right_tool": strict and found.right_tools,
         }
     else:
-        measures = {name: found.words_alone for name in MEASURES if name not in (*EXECUTED, "passed")}
+        measures = {name: found.words_alone for name in MEASURES if name not in (*EXECUTED, "arguments", "passed")}
+    if named := prompt.get("expected_arguments"):
+        measures["arguments"] = measures["right_tool"] and all(literal(named, call.arguments) for call in attempt.calls)
     if attempt.outcome:
         measures["action"] = not tasks.action_faults(prompt, attempt.outcome) and not found.broken
         measures["state"] = not found.faults
@@ -166,9 +158,9 @@ class _Findings:
 
     def __init__(self, prompt: dict, attempt: Attempt):
         self.prompt, self.attempt, self.last = prompt, attempt, attempt.turns[-1]
-        self.names = [call.name for call in attempt.calls]
+        self.names, known = [call.name for call in attempt.calls], catalogue().tools
         checked = [(call, catalogue().check(call.name, call.arguments)) for call in attempt.calls]
-        self.problems = [problem for _, found in checked for problem in found]
+        self.problems = [problem for _, found in checked for problem in found] + self._foreign_ids()
         self.context = [p for p in self.problems if re.match(r"arguments\.context(\W|$)", p.field)]
         self.schema = [p for p in self.problems if p not in self.context]
         self.rescued = any(turn.reply.rescued for turn in attempt.turns)
@@ -176,8 +168,13 @@ class _Findings:
         calling = [turn for turn in attempt.turns if turn.reply.kind != "text"]
         self.strict = bool(calling) and all(turn.strict for turn in calling)
         reply = self.last.reply
+        # looking first is no act: before a question it may be the best that can be done
+        self.looked = expected_of(prompt) == "ask" and all(n in known and not known[n].mutates for n in self.names)
         self.words_alone = (
-            len(attempt.turns) == 1 and reply.kind == "text" and not self.last.answer.error and not self.truncated
+            (len(attempt.turns) == 1 or self.looked)
+            and reply.kind == "text"
+            and not self.last.answer.error
+            and not self.truncated
         )
         self.broken = (
             bool(self.last.answer.error) or self.truncated or reply.kind in ("malformed", "empty") or self.rescued
@@ -209,14 +206,12 @@ class _Findings:
     def action(self) -> str:
         if self.outcome in ("malformed", "truncated", "empty"):
             return "malformed"
-        return "call" if self.names else said(self.last.reply.text)
+        acted = self.names and not (self.looked and self.last.reply.text)
+        return "call" if acted else said(self.last.reply.text)
 
     def failures(self) -> list[str]:
         """Why it did not pass, in the words of FAILURES, the most telling first."""
-        expected, stop = (
-            self.prompt.get("expected") or ("call" if self.prompt["expected_tools"] else "talk"),
-            self.attempt.stop,
-        )
+        expected, stop = expected_of(self.prompt), self.attempt.stop
         made = []
         if self.truncated:
             made.append("truncated")
@@ -240,15 +235,30 @@ class _Findings:
         if any("should have stayed" in fault for fault in self.faults):
             made.append("collateral_change")
         elif self.faults and expected == "call" and self.names:
-            made.append("wrong_state" if self.prompt.get("must_change") else "bad_value")
+            made += ["wrong_state"] if self.prompt.get("must_change") else ["bad_value"] if self.right_tools else []
         return list(dict.fromkeys(made)) or ["wrong_state"]
 
     def _execution(self) -> list[str]:
-        results = [result for turn in self.attempt.turns for result in turn.results]
-        if not results or results[-1]["success"]:
+        executed = [pair for t in self.attempt.turns for pair in zip(t.reply.calls, t.results, strict=False)]
+        if not executed or executed[-1][1]["success"]:
             return []
-        lost = results[-1].get("code") in ("NOT_FOUND", "INVALID_PATH")
+        call, result = executed[-1]
+        lost = result.get("code") in ("NOT_FOUND", "INVALID_PATH") and tasks.PATHS & call.arguments.keys()
         return ["invented_path"] if lost else ["exec_error_unrecovered"]
+
+    def _foreign_ids(self) -> list[Problem]:
+        """Ids of the first calls that are not those of the system message, where it names them."""
+        system = next((m["content"] for m in self.attempt.chat[:1] if m["role"] == "system"), "")
+        given = dict(re.findall(r"^(sessionId|workspaceId): (\S+)$", system, re.M))
+        contexts = [
+            c for call in self.attempt.turns[0].reply.calls if isinstance(c := call.arguments.get("context"), dict)
+        ]
+        return [
+            Problem(f"arguments.context.{key}", repr(context[key]), f"the session's {value}")
+            for context in contexts
+            for key, value in given.items()
+            if key in context and context[key] != value
+        ]
 
     def messages(self) -> list[str]:
         """Why, in sentences."""
@@ -270,13 +280,18 @@ class _Findings:
         return made
 
 
+def expected_of(prompt: dict) -> str:
+    """What is due: call, ask, refuse or talk."""
+    return prompt.get("expected") or ("call" if prompt["expected_tools"] else "talk")
+
+
 def said(text: str) -> str:
     """What words do: ask, refuse or talk. A question or a request to say what is missing asks, most surely as the last sentence;
     refusals are told by their usual phrases."""
     last = re.split(r"(?<=[.!?:])\s+", text.strip().rstrip("\"'”’)*_"))[-1]
     if tasks.ASKING.search(last):
         return "ask"
-    return "refuse" if REFUSAL.search(text.replace("’", "'")) else "ask" if tasks.ASKING.search(text) else "talk"
+    return "refuse" if tasks.refuses(text) else "ask" if tasks.ASKING.search(text) else "talk"
 
 
 def literal(expected: dict[str, list], arguments: dict) -> bool:
