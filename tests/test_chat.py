@@ -36,31 +36,104 @@ def test_a_declined_write_leaves_everything_as_it_was(vault):
     assert vault.snapshot().digest == before
 
 
-def test_what_the_vault_would_refuse_is_not_asked_about(vault):
-    def never(*_):
-        raise AssertionError("asked")
+def never(*_):
+    raise AssertionError("asked")
 
+
+def test_until_the_yes_nothing_of_the_vault_itself_is_written(vault):
+    def everything():
+        root = vault.tree.root
+        return {path: path.stat().st_ctime_ns for path in (root, *root.rglob("*")) if path.name != "lock"}
+
+    before, seen = everything(), []
+    Asking(vault, lambda *_: seen.append(everything())).call(TOOL, ARGUMENTS)
+    Asking(vault, never).call(*call("vaultManager_deleteNote", path="No such note.md"))
+    assert seen == [before] and everything() == before
+
+
+def test_a_copy_that_cannot_be_made_is_a_refused_call_with_its_reason(vault, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr(vault, "copy", full)
+    result = Asking(vault, never).call(TOOL, ARGUMENTS)
+    assert not result["success"] and "could not be tried" in result["error"]
+    assert "/tmp/x: No space left on device" in result["error"]
+
+
+def test_what_the_vault_would_refuse_is_not_asked_about(vault):
     assert not Asking(vault, never).call(*call("vaultManager_deleteNote", path="No such note.md"))["success"]
     assert not Asking(vault, never).call("no_such_tool", {})["success"]
 
 
-@pytest.mark.parametrize(("answer", "there"), [("y", True), ("n", False), ("", False)])
-def test_a_conversation_in_the_terminal(answer, there, httpserver, tmp_path, monkeypatch, capsys):
-    def reply(request):
-        chat = request.get_json()["messages"]
-        text = "It is there." if chat[-1]["role"] == "tool" else RIGHT
-        return Response(json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
-
-    httpserver.expect_request("/v1/chat/completions").respond_with_handler(reply)
+@pytest.fixture
+def talk(httpserver, tmp_path, monkeypatch, capsys):
+    """A conversation in the terminal: what is typed and a model, chat -> text or (text, status); gives what was printed."""
     folder = tmp_path / "music"
     fixtures.build("music", folder)
-    typed = iter(["Make a folder for the scores", answer, ""])
-    monkeypatch.setattr("builtins.input", lambda question: next(typed))
-    assert main(["chat", f"openai+http://127.0.0.1:{httpserver.port}#m", "--vault", str(folder)]) == 0
-    printed = capsys.readouterr().out
+
+    def talk(typed, model, *options, target=f"openai+http://127.0.0.1:{httpserver.port}#m"):
+        def reply(request):
+            text = model(request.get_json()["messages"])
+            if isinstance(text, tuple):
+                return Response(*text)
+            return Response(json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
+
+        httpserver.expect_request("/v1/chat/completions").respond_with_handler(reply)
+        lines = iter([*typed, ""])
+        monkeypatch.setattr("builtins.input", lambda question: next(lines))
+        assert main(["chat", target, "--vault", str(folder), *options]) == 0
+        return capsys.readouterr().out
+
+    talk.folder = folder
+    return talk
+
+
+@pytest.mark.parametrize(("answer", "there"), [("y", True), ("n", False), ("", False)])
+def test_a_conversation_in_the_terminal(answer, there, talk):
+    def model(chat):
+        return "It is there." if chat[-1]["role"] == "tool" else RIGHT
+
+    printed = talk(["Make a folder for the scores", answer], model)
     assert "+ Scores/" in printed and "It is there." in printed
-    assert (folder / "Scores").is_dir() is there and ("declined" in printed) is not there
-    assert Vault(folder).snapshot()
+    asked = printed.partition("+ Scores/")[0]
+    assert "vaultManager_createFolder {'path': 'Scores'}" in asked and CONTEXT["sessionId"] not in asked
+    assert (talk.folder / "Scores").is_dir() is there and ("declined" in printed) is not there
+    assert Vault(talk.folder).snapshot()
+
+
+def test_a_call_that_cannot_be_read_is_shown_as_it_was_said(talk):
+    printed = talk(["Make a folder"], lambda chat: RIGHT.replace('"arguments"', "arguments"))
+    assert "vaultManager_createFolder" in printed and "(ended: malformed)" in printed
+
+
+def test_a_conversation_that_outgrows_the_context_loses_its_oldest_requests(talk):
+    def model(chat):
+        questions = [message["content"] for message in chat if message["role"] == "user"]
+        if len(questions) > 2 or "long" in questions[-1]:
+            return "the request exceeds the available context size", 400
+        return f"I know of {', '.join(questions)}."
+
+    printed = talk(["one", "two", "three", "a long one", "four"], model, "--context", "512")
+    assert "(more than --context 512 holds: oldest requests left out, 1)\n" in printed
+    assert "I know of two, three." in printed
+    assert "(this alone is more than --context 512 holds: the conversation starts anew)" in printed
+    assert printed.endswith("I know of four.\n")
+
+
+def test_a_run_is_asked_as_it_was_trained(talk, monkeypatch):
+    from toolset_nb import chat
+    from toolset_nb.runs import Run
+
+    given = []
+    monkeypatch.setattr(chat.Chat, "__enter__", lambda self: given.append(self.config) or pytest.fail("opened"))
+    run = Run.start("sft", "tiny", parameters={"call_format": "text", "tool_exposure": "all", "max_rows": 3})
+    run.finish()
+    for options in ([], ["--tool-exposure", "agent"]):
+        with pytest.raises(pytest.fail.Exception):
+            talk([], None, *options, target=run.folder.name)
+    assert [config.call_format for config in given] == ["text", "text"]
+    assert [config.tool_exposure for config in given] == ["all", "agent"]
 
 
 def test_a_folder_or_a_model_that_is_not_there_is_said(tmp_path, capsys):

@@ -19,6 +19,7 @@ from toolset_nb.vault import Vault
 from toolset_nb.vault.snapshots import Difference, diff
 
 REFUSED = "The user declined this call. Ask what to do instead."
+NOT_TRIED = "Nothing was changed: the call could not be tried on a copy of the vault ({})."
 
 
 class Chat:
@@ -27,6 +28,7 @@ class Chat:
     def __init__(self, target: str, vault: Any, config: EvaluateSettings):
         self.target, self.vault, self.config = target, vault, config
         self.messages: list[dict] = []
+        self.forgotten = 0
 
     def __enter__(self) -> "Chat":
         self._stack = ExitStack()
@@ -37,12 +39,26 @@ class Chat:
         self._stack.close()
 
     def say(self, words: str, told: Callable[[Turn], None] = lambda turn: None) -> Attempt:
-        """One request and all that the model does about it; `told` hears of every reply with its calls and results."""
+        """One request and all that the model does about it; `told` hears of every reply with its calls and results.
+
+        Where the conversation outgrows the model's context the oldest requests are left out, with all that followed them;
+        `forgotten` counts them. A request that does not fit alone stops with `context`, and the conversation starts anew.
+        """
         prompt = {"id": "chat", "question": words, "expected_tools": []}
-        if not self.messages:
-            self.messages = evaluation.messages(prompt, self.config)[:-1]
-        made = Attempt(chat=[*self.messages, {"role": "user", "content": words}])
-        converse(made, self.endpoint, self.config, self.vault, tools=offered_tools(prompt, self.config), told=told)
+        opening = evaluation.messages(prompt, self.config)[:-1]
+        made = Attempt(chat=[*(self.messages or opening), {"role": "user", "content": words}])
+        tools, self.forgotten = offered_tools(prompt, self.config), 0
+        while True:
+            converse(made, self.endpoint, self.config, self.vault, tools=tools, told=told)
+            if not _outgrown(made):
+                break
+            made.error = None
+            requests = [at for at, message in enumerate(made.chat) if message["role"] == "user"]
+            if len(requests) == 1:
+                made.stop, made.chat = "context", opening
+                break
+            del made.chat[requests[0] : requests[1]]
+            self.forgotten += 1
         self.messages = made.chat
         return made
 
@@ -50,28 +66,38 @@ class Chat:
 class Asking:
     """A vault whose writes are tried on a private copy first and executed only when `approve` says so.
 
-    `approve` is given the call and what it would change; a call that the vault would refuse, or that only looks, is not asked
-    about.
+    `approve` is given the call and what it changed in the copy; a call that fails there, or that only looks, is not asked
+    about. Until the yes a write touches nothing of the vault itself.
     """
 
     def __init__(self, vault: Vault, approve: Callable[[Call, Difference], bool]):
         self.vault, self.approve = vault, approve
 
     def call(self, name: str, arguments: Any) -> dict:
-        """The vault's result, or a failure that says the user declined."""
+        """The vault's result, or a failure that says the user declined or why the call could not be tried."""
         tool = catalogue().tools.get(name)
         if tool is None or not tool.mutates:
             return self.vault.call(name, arguments)
-        rehearsed = self.vault.rehearse(name, arguments)
-        if not rehearsed["success"]:
-            return rehearsed
-        if not self.approve(Call(name, arguments), self._difference(name, arguments)):
+        try:
+            tried, difference = self._try(name, arguments)
+        except OSError as error:
+            reason = ": ".join(map(str, filter(None, (error.filename, error.strerror)))) or str(error)
+            return {"success": False, "error": NOT_TRIED.format(reason), "code": "IO_ERROR"}
+        if not tried["success"]:
+            return tried
+        if not self.approve(Call(name, arguments), difference):
             return {"success": False, "error": REFUSED, "code": "DECLINED"}
         return self.vault.call(name, arguments)
 
-    def _difference(self, name: str, arguments: Any) -> Difference:
+    def _try(self, name: str, arguments: Any) -> tuple[dict, Difference]:
+        """What the call returns and changes in a copy that is gone afterwards."""
         with tempfile.TemporaryDirectory() as folder:
             copy = self.vault.copy(Path(folder) / "vault")
             before = copy.snapshot()
-            copy.call(name, arguments)
-            return diff(before, copy.snapshot())
+            result = copy.call(name, arguments)
+            return result, diff(before, copy.snapshot())
+
+
+def _outgrown(made: Attempt) -> bool:
+    """Whether the last request was refused because the conversation is longer than the model's context."""
+    return made.stop == "context" or made.stop == "infra" and "HTTP 400" in made.error and "context" in made.error

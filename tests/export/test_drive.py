@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from toolset_nb import runs
-from toolset_nb.export import ExportError, copy_to_drive, drive
+from toolset_nb.export import ExportError, artefacts, copy_to_drive, drive
 
 
 @pytest.fixture
@@ -24,6 +24,16 @@ def test_a_copy_is_a_run_folder_without_checkpoints_and_unfinished_files(run, mo
     names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
     assert names == {"run.json", "adapter/adapter_model.safetensors", "export/merged/model.safetensors"}
     assert runs.find(str(copy)).record == run.record
+
+
+def test_what_was_exported_counts_as_made_in_the_copy(run, mounted, monkeypatch):
+    file, copied = run.path("export", "model-q8_0.gguf"), []
+    artefacts.finish(file, {"adapter": 1}, lambda path: path.write_bytes(b"GGUF"))
+    copy = drive._copy
+    monkeypatch.setattr(drive, "_copy", lambda source, target: copied.append(source.name) or copy(source, target))
+    there = copy_to_drive(run, mounted) / "export" / file.name
+    assert artefacts.up_to_date(there, {"adapter": 1})
+    assert copied[-1] == ".model-q8_0.gguf.json"  # of a copy that breaks off no mark says that it is whole
 
 
 def test_only_what_changed_is_copied_again(run, mounted, monkeypatch):

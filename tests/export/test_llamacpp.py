@@ -63,6 +63,15 @@ def test_a_program_is_given_the_matrix_and_its_refusal_is_a_sentence(tmp_path):
         llamacpp.quantise(source, target, "q4_k_m", folder=str(program.parent))
 
 
+def test_an_importance_matrix_counts_the_marks_of_a_chat_as_tokens(tmp_path):
+    program = script(tmp_path / "own" / "llama-imatrix", 'echo "$@" > "$(dirname "$0")/asked"')
+    llamacpp.importance(tmp_path / "f16.gguf", tmp_path / "rows.txt", tmp_path / "matrix", str(program.parent))
+    assert (tmp_path / "own" / "asked").read_text().split() == [
+        "-m", str(tmp_path / "f16.gguf"), "-f", str(tmp_path / "rows.txt"), "-o", str(tmp_path / "matrix"),
+        "--chunks", "100", "--parse-special",
+    ]  # fmt: skip
+
+
 def test_without_cmake_it_is_said_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ExportError, match="needs cmake and a C.. compiler: `sudo apt install cmake g..` .*llama_cpp"):

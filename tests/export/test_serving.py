@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -107,13 +108,24 @@ def test_lm_studio_gets_the_file_where_it_looks_and_only_in_a_folder_that_is_the
 
 def test_the_commands_can_be_pasted(lora_run, tmp_path):
     gguf = tmp_path / "my runs" / "model-q8_0.gguf"
-    typed = serving.commands(lora_run, gguf, ExportSettings(context=2048))
+    typed = serving.commands(lora_run, {"q8_0": gguf}, ExportSettings(context=2048))
     assert list(typed) == ["LM Studio", "Ollama", "llama.cpp"]
     assert typed["llama.cpp"] == f"llama-server -m '{gguf}' --jinja -c 2048 --temp 0"
     assert typed["Ollama"] == f"ollama create sft-tiny -f '{gguf.with_name('Modelfile')}' && ollama run sft-tiny"
     assert typed["LM Studio"].startswith("lms import --copy --user-repo toolset-nb/sft-tiny '")
-    placed = serving.commands(lora_run, gguf, ExportSettings(lm_studio="~"))["LM Studio"]
+    placed = serving.commands(lora_run, {"q8_0": gguf}, ExportSettings(lm_studio="~"))["LM Studio"]
     assert placed == "lms load toolset-nb/sft-tiny --context-length 4096 && lms server start"
+    assert serving.commands(lora_run, {"merged": tmp_path}, ExportSettings()) == {}
+
+
+def test_a_lora_adapter_is_served_beside_its_base(lora_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "base_gguf", lambda base: tmp_path / f"{Path(base).name}-q8_0.gguf")
+    lora, template = tmp_path / "model.lora.gguf", lora_run.folder / "adapter" / "chat_template.jinja"
+    typed = serving.commands(lora_run, {"lora": lora}, ExportSettings())
+    assert list(typed.values()) == [
+        f"llama-server -m {tmp_path / 'tiny-random-q8_0.gguf'} --lora {lora} --chat-template-file {template} "
+        "--jinja -c 4096 --temp 0"
+    ]
 
 
 def test_the_file_to_serve_is_the_best_of_eight_bits_or_less(tmp_path):

@@ -65,23 +65,26 @@ def undelete(options: argparse.Namespace) -> int:
 
 def chat(options: argparse.Namespace) -> int:
     """Talk to a model in the terminal: its calls are shown, and each write waits for a yes with what it would change."""
-    from toolset_nb import settings
+    from toolset_nb import calls, settings
     from toolset_nb.chat import Asking, Chat
 
     opened = _open_vault(options.vault, False)
-    config = settings.EvaluateSettings(temperature=0, slots=1, tool_exposure=options.tool_exposure)
+    given = {name: getattr(options, name) for name in ("context", "tool_exposure") if getattr(options, name)}
+    config = settings.check(settings.EvaluateSettings, {"slots": 1, **_rendering(options.target), **given})
 
     def approve(call, difference) -> bool:
-        print(difference)
+        print(f"  {_shown(call)}", difference, sep="\n")
         try:
             return input(f"{call.name}: do it? [y/N] ").strip().lower() in ("y", "yes")
         except EOFError:
             return False
 
     def told(turn) -> None:
-        for made, result in zip(turn.reply.calls, turn.results, strict=False):
-            own = {key: value for key, value in made.arguments.items() if key != "context"}
-            print(f"  {made.name} {own} -> {'done' if result['success'] else result['error']}")
+        if not turn.executed:
+            print(calls.render(turn.reply.blocks))
+            return
+        for made, result in zip(turn.reply.calls, turn.results, strict=True):
+            print(f"  {_shown(made)} -> {'done' if result['success'] else result['error']}")
         if turn.reply.text:
             print(turn.reply.text)
 
@@ -89,9 +92,26 @@ def chat(options: argparse.Namespace) -> int:
         print(f"{talk.label} works in {options.vault}. An empty line ends.")
         while words := _line("you: "):
             made = talk.say(words, told)
-            if made.stop not in ("words", "single"):
+            if talk.forgotten:
+                print(f"  (more than --context {config.context} holds: oldest requests left out, {talk.forgotten})")
+            if made.stop == "context":
+                print(f"  (this alone is more than --context {config.context} holds: the conversation starts anew)")
+            elif made.stop not in ("words", "single"):
                 print(f"  (ended: {made.error or made.stop})")
     return 0
+
+
+def _rendering(target: str) -> dict[str, Any]:
+    """How a run's rows were rendered in training; nothing for a server or the base."""
+    from toolset_nb import runs
+    from toolset_nb.servers.kinds import is_server
+
+    return {} if target == "base" or is_server(target) else runs.find(target).rendering()
+
+
+def _shown(call: Any) -> str:
+    """A call without its context."""
+    return f"{call.name} " + str({key: value for key, value in call.arguments.items() if key != "context"})
 
 
 def _line(prompt: str) -> str:
@@ -141,7 +161,10 @@ def add(commands: Any) -> None:
         "target", metavar="RUN", help="a run, latest, finished, base, or a server such as ollama#model"
     )
     command.add_argument("--vault", required=True, metavar="FOLDER", help="a folder of notes")
-    command.add_argument("--tool-exposure", choices=("none", "agent", "all"), default="none")
+    command.add_argument("--context", metavar="N", help="tokens that the conversation may have (default: 4096)")
+    command.add_argument(
+        "--tool-exposure", choices=("none", "agent", "all"), help="which tools it is shown (default: as in training)"
+    )
     command.set_defaults(run=chat)
 
     command = commands.add_parser("undelete", help="put back what was deleted last in a vault")

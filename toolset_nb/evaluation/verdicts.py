@@ -131,7 +131,8 @@ def _measure(record: Record, prompt: dict, attempt: Attempt) -> None:
         }
     else:
         measures = {name: found.words_alone for name in MEASURES if name not in (*EXECUTED, "arguments", "passed")}
-    if named := prompt.get("expected_arguments"):
+    if "expected_arguments" in prompt:
+        named = prompt["expected_arguments"]
         measures["arguments"] = measures["right_tool"] and all(literal(named, call.arguments) for call in attempt.calls)
     if attempt.outcome:
         measures["action"] = not tasks.action_faults(prompt, attempt.outcome) and not found.broken

@@ -9,12 +9,13 @@ from toolset_nb.export.card import model_card
 from toolset_nb.export.drive import copy_to_drive
 from toolset_nb.export.formats import chosen, make, plan, run_gguf, table
 from toolset_nb.export.gguf import base_gguf, convert
-from toolset_nb.export.hub import check_hub, upload, upload_dataset
+from toolset_nb.export.hub import ask, check_hub, upload, upload_dataset
 from toolset_nb.export.lowrank import factor
 from toolset_nb.export.weights import ExportError, merge, sixteen_bit
 
 __all__ = [
     "ExportError",
+    "ask",
     "base_gguf",
     "check_hub",
     "chosen",

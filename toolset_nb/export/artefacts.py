@@ -28,11 +28,21 @@ def finish(target: Path, key: dict[str, Any], make: Callable[[Path], Any]) -> bo
 
 def up_to_date(target: Path, key: dict[str, Any]) -> bool:
     """Whether `target` is there, whole, and made from `key`."""
+    return made_from(target) == key
+
+
+def made_from(target: Path) -> dict[str, Any] | None:
+    """What `target` was made from; None where it is not there, not whole, or has no mark that can be read."""
     try:
         mark = json.loads(_mark(target).read_text("utf-8"))
-        return mark == {"made_from": key, "bytes": size(target)}
-    except (OSError, ValueError):
-        return False
+        return mark["made_from"] if mark["bytes"] == size(target) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def is_mark(path: Path) -> bool:
+    """Whether a file is the mark of an artefact beside it."""
+    return path.match(".*.json") and path.with_name(path.name[1:]).with_suffix("").exists()
 
 
 @contextmanager

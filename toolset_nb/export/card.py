@@ -22,7 +22,6 @@ HOUSEKEEPING = {
     "run_name", "interactive", "resume", "report_to", "push_to_hub", "hub_repo", "logging_steps", "save_steps",
     "eval_steps", "dataset", "base_model", "model_size", "sft_run",
 }  # fmt: skip
-ASKED = ("call_format", "context_source", "tool_exposure")  # how it has to be asked afterwards
 WORST = 5  # failures named under the limits
 
 
@@ -74,7 +73,7 @@ def _card(run: Run, repo: str, names: list[str], reports: dict[str, list[dict[st
         licence=_licence(record),
         facts=_facts(record),
         parameters=_parameters(record),
-        asked={name: value for name, value in (record.get("parameters") or {}).items() if name in ASKED},
+        asked=run.rendering(),
         lineage=[_ancestor(each) for each in lineage(run)],
         evaluations=[_evaluation(name, entries) for name, entries in reports.items()],
         parity=_parity(run),

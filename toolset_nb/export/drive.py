@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from toolset_nb.export import artefacts
 from toolset_nb.export.weights import ExportError
 from toolset_nb.runs import Run
 
@@ -17,7 +18,8 @@ def copy_to_drive(run: Run, drive: Path | str = DRIVE) -> Path:
     """Copies a run without its checkpoints to toolset_nb/ on the Drive, whole files only; returns the folder.
 
     What is there already in the same size and not older is not copied again. The copy is a run folder: `runs.find` takes its
-    path. Raises ExportError when Drive is not mounted or a file cannot be written.
+    path, and what was exported counts as made there, since the marks go along, after all else. Raises ExportError when Drive is
+    not mounted or a file cannot be written.
     """
     if not Path(drive).is_dir():
         raise ExportError(
@@ -25,9 +27,11 @@ def copy_to_drive(run: Run, drive: Path | str = DRIVE) -> Path:
             "drive.mount('/content/drive')` first"
         )
     target = Path(drive) / "toolset_nb" / run.folder.name
-    for file in sorted(path for path in run.folder.rglob("*") if path.is_file()):
+    files = [path for path in run.folder.rglob("*") if path.is_file()]
+    for file in sorted(files, key=lambda path: (artefacts.is_mark(path), path)):
         name = file.relative_to(run.folder)
-        unfinished = file.suffix == ".tmp" or any(part.startswith(".") for part in name.parts)
+        shown = name.parent if artefacts.is_mark(file) else name
+        unfinished = file.suffix == ".tmp" or any(part.startswith(".") for part in shown.parts)
         if not unfinished and name.parts[0] != "checkpoints":
             _copy(file, target / name)
     return target

@@ -72,8 +72,7 @@ def plan(run: Run, settings: ExportSettings) -> list[Row]:
         form = FORMATS[name]
         size = sum(_bytes(shape, form) for shape in shapes) if form.bytes else adapter
         path = run.folder / "adapter" if name == "adapter" else run.folder / "export" / form.file
-        there = name == "adapter" or artefacts.up_to_date(path, _key(run, name, settings.imatrix))
-        rows.append(Row(name, path, int(size), there))
+        rows.append(Row(name, path, int(size), name == "adapter" or _there(run, name, settings.imatrix)))
     return rows
 
 
@@ -87,17 +86,14 @@ def table(rows: list[Row]) -> str:
 
 
 def check_room(run: Run, rows: list[Row]) -> None:
-    """Raises ExportError when disk or memory are too small for what is to be made, naming both figures."""
+    """Raises ExportError when disk or memory are too small for what is still to be made, naming both figures."""
     import psutil
 
     todo = {row.name for row in rows if not row.there}
-    if not todo - {"lora"}:
-        return
+    between = _between(run, todo)
     shapes = base_shapes(run.record["base_folder"])
     sixteen = sum(_bytes(shape, FORMATS["f16"]) for shape in shapes)
-    needed = sum(row.bytes for row in rows if not row.there)
-    needed += 0 if "merged" in todo else sixteen  # in between
-    needed += sixteen if todo & llamacpp.FTYPES.keys() and "f16" not in todo else 0
+    needed = sum(row.bytes for row in rows if not row.there) + sixteen * len(between)
     free = shutil.disk_usage(run.folder).free
     if needed * ROOM > free:
         raise ExportError(
@@ -106,11 +102,18 @@ def check_room(run: Run, rows: list[Row]) -> None:
         )
     memory = sixteen * (2 if merge_dtype(run.record) == "float32" else 1) * ROOM
     available = psutil.virtual_memory().available
-    if memory > available:
+    if "merged" in todo | between and memory > available:
         raise ExportError(
             f"merging holds the base in memory: {size_words(memory)} are needed and {size_words(available)} are free; "
             "close other programs, or export on a machine with more memory"
         )
+
+
+def _between(run: Run, todo: set[str]) -> set[str]:
+    """What is made on the way to `todo` and not kept: merged weights and f16, where they are not there already."""
+    f16 = {"f16"} if todo & llamacpp.FTYPES.keys() and not _there(run, "f16") else set()
+    merged = {"merged"} if (todo | f16) & {"f16", "q8_0"} and not _there(run, "merged") else set()
+    return (f16 | merged) - todo
 
 
 def make(run: Run, settings: ExportSettings, say: Callable[[str], None] = print) -> dict[str, Path]:
@@ -161,17 +164,14 @@ def _makers(run: Run, settings: ExportSettings, work: Path) -> dict[str, Callabl
     """Format -> what writes it to a path. Merged weights and f16 are made once, in `work` where they are not asked for."""
     export, tools = run.folder / "export", settings.llama_cpp
 
-    def there(name: str) -> bool:
-        return artefacts.up_to_date(export / FORMATS[name].file, _key(run, name, settings.imatrix))
-
     @cache
     def merged() -> Path:
-        return export / "merged" if there("merged") else weights.merge(run, work / "merged")
+        return export / "merged" if _there(run, "merged") else weights.merge(run, work / "merged")
 
     @cache
     def sixteen() -> Path:
         kept = export / FORMATS["f16"].file
-        return kept if there("f16") else gguf.convert(merged(), work / "f16.gguf", "f16", tools)
+        return kept if _there(run, "f16") else gguf.convert(merged(), work / "f16.gguf", "f16", tools)
 
     @cache
     def matrix() -> Path | None:
@@ -213,6 +213,11 @@ def _adapter(run: Run) -> list[Path]:
         raise ExportError(f"{run} has no adapter: its status is {run.status}")
     names = ("adapter_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     return files + [run.folder / "adapter" / name for name in names if (run.folder / "adapter" / name).exists()]
+
+
+def _there(run: Run, name: str, imatrix: str = "") -> bool:
+    """Whether a format below export/ is whole and made from what the run is now."""
+    return artefacts.up_to_date(run.folder / "export" / FORMATS[name].file, _key(run, name, imatrix))
 
 
 def _key(run: Run, name: str, imatrix: str = "") -> dict[str, Any]:

@@ -12,14 +12,12 @@ from toolset_nb.export import artefacts, llamacpp
 from toolset_nb.export.weights import ExportError, base_files
 from toolset_nb.runs import Run, file_hash
 
-RENDERING = ("hermes", "none", "none")  # how rows are rendered where run.json does not say
-
 
 def convert(model_folder: Path | str, gguf: Path, kind: str = "q8_0", llama_cpp: str = "") -> Path:
     """A folder of safetensors as one GGUF of `kind` (f16 or q8_0); raises ExportError with the converter's last line."""
     script = llamacpp.converter(folder=llama_cpp)
     command = [sys.executable, str(script), str(model_folder), "--outtype", kind, "--outfile", str(gguf)]
-    llamacpp.execute(command, f"llama.cpp's converter refused {model_folder}", script.parent)
+    llamacpp.execute(command, f"llama.cpp's converter refused {model_folder}", gguf, script.parent)
     return gguf
 
 
@@ -34,7 +32,9 @@ def convert_lora(run: Run, gguf: Path, llama_cpp: str = "") -> Path:
     script = llamacpp.converter("convert_lora_to_gguf.py", llama_cpp)
     base = base_files(run.record["base_folder"])
     command = [sys.executable, str(script), "--base", str(base), "--outtype", "f16", "--outfile", str(gguf)]
-    llamacpp.execute([*command, str(run.folder / "adapter")], f"llama.cpp's converter refused {run}", script.parent)
+    llamacpp.execute(
+        [*command, str(run.folder / "adapter")], f"llama.cpp's converter refused {run}", gguf, script.parent
+    )
     return gguf
 
 
@@ -57,17 +57,27 @@ def base_gguf(folder: str) -> Path:
 
 
 def calibration(run: Run, count: int = 200) -> list[str]:
-    """The first rows of the training data as this model reads them, to weigh its weights by."""
+    """The first good rows of the training data as this model reads them, to weigh its weights by.
+
+    They are those of the run's own file where it is here, else of datasets/sft.jsonl.
+    """
     from itertools import islice
 
     from transformers import AutoTokenizer
 
     from toolset_nb import rows
-    from toolset_nb.paths import repo_root
 
-    given = run.record["parameters"]
-    rendering = (given.get(name) for name in ("call_format", "context_source", "tool_exposure"))
-    source = [row for _, row in islice(rows.read(repo_root() / "datasets" / "sft.jsonl"), count)]
-    parts = rows.training_rows(source, *(value or default for value, default in zip(rendering, RENDERING, strict=True)))
+    good = (row for _, row in rows.read(_training_file(run)) if row.get("label") is not False)
+    parts = rows.training_rows(islice(good, count), **run.rendering())
     tokenizer = AutoTokenizer.from_pretrained(run.folder / "adapter")
     return [tokenizer.apply_chat_template(p["prompt"] + p["completion"], tokenize=False) for p in parts]
+
+
+def _training_file(run: Run) -> Path:
+    from toolset_nb.jsonl import DataError
+    from toolset_nb.training.data import data_path
+
+    try:
+        return data_path(run.record["parameters"].get("dataset", ""))
+    except DataError:
+        return data_path("datasets/sft.jsonl")

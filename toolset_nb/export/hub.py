@@ -67,8 +67,8 @@ def check_hub(repo: str, kind: str = "model", private: bool = True) -> None:
 def upload(run: Run, repo: str, confirm: Callable[[str], bool] | None = None, private: bool = True) -> str:
     """Uploads what a complete run has under adapter/ and export/, its evaluation results and its card; returns the address.
 
-    `confirm` is shown once what would go where; when it says no, nothing is sent and "" is returned. Without it the call itself
-    is the consent. After a broken connection call it again.
+    `confirm` is shown once what would go where; when it says no, nothing is sent and "" is returned: `ask` puts it to a person.
+    Without it the call itself is the consent, as `push_to_hub` is in a notebook. After a broken connection call it again.
     """
     files: dict[str, Path | bytes] = dict(shared_files(run))
     base = base_id(run.record)
@@ -109,6 +109,14 @@ def upload_dataset(
             text = text.replace(f"]({link})", f"]({Path(link).name})")
     files["README.md"] = text.encode()
     return _send(files, repo, "dataset", f"{', '.join(files)}", confirm, private)
+
+
+def ask(question: str) -> bool:
+    """Whether the person at the keyboard says yes; no where there is none."""
+    try:
+        return input(f"{question}\nUpload? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def shared_files(run: Run) -> dict[str, Path]:

