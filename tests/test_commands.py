@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from toolset_nb import runs
 from toolset_nb.__main__ import main
 
 CALL = (
@@ -59,12 +60,25 @@ def test_a_dry_run_asks_nothing(prompts, tmp_path, capsys):
         (["--targets", "no-such-run"], 1, "no-such-run"),
         (["--temperature", "warm"], 1, "temperature"),
         (["--trials", "0"], 1, "trials"),
+        (["--temprature", "1"], 1, "unrecognized arguments: --temprature 1"),
+        (["--limit"], 1, "--limit: expected one argument"),
         (["--target", "http://127.0.0.1:9", "--retries", "0"], 3, "ConnectError"),
     ],
 )
 def test_what_cannot_be_is_said_with_its_exit_code(arguments, code, words, capsys):
-    assert main(["evaluate", *arguments]) == code
-    assert words in capsys.readouterr().err
+    try:
+        found = main(["evaluate", *arguments])
+    except SystemExit as ended:  # argparse's way
+        found = ended.code
+    assert found == code and words in capsys.readouterr().err
+
+
+def test_the_table_of_those_that_answered_is_shown_beside_the_error(httpserver, prompts, tmp_path, capsys):
+    targets = f"{serve(httpserver, CALL)}#one,http://127.0.0.1:9"
+    options = ["--targets", targets, "--prompt-set", prompts, "--retries", "0", "--output", str(tmp_path / "out")]
+    assert main(["evaluate", *options]) == 3
+    captured = capsys.readouterr()
+    assert "| passed | 3/3" in captured.out and "ConnectError" in captured.err and "The reports of" in captured.err
 
 
 def test_two_evaluations_are_compared(httpserver, prompts, tmp_path, capsys):
@@ -101,6 +115,36 @@ def test_check_endpoint_says_what_to_do(httpserver, capsys):
     assert "ollama serve" in capsys.readouterr().out
 
 
+def test_two_runs_are_compared_although_both_reports_lie_with_one(httpserver, prompts, capsys):
+    made = [runs.Run.start("sft", "tiny", name, parameters={}) for name in ("first", "second")]
+    for run, text in zip(made, ("Shall I?", CALL), strict=True):
+        httpserver.clear()
+        target = f"{serve(httpserver, text)}#{run.folder.name}"
+        main(
+            [
+                "evaluate",
+                "--target",
+                target,
+                "--prompt-set",
+                prompts,
+                "--output",
+                str(made[1].path("evaluation", "mine")),
+            ]
+        )
+    capsys.readouterr()
+    assert main(["compare", "first", "second", "--prompt-set", prompts]) == 0
+    assert "### first → second" in capsys.readouterr().out
+
+
+def test_a_server_without_models_is_not_asked_about(httpserver, monkeypatch, capsys):
+    httpserver.expect_request("/v1/models").respond_with_json({"data": []})
+    answers = iter(["8", f"http://127.0.0.1:{httpserver.port}"])
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    assert main(["evaluate"]) == 1
+    assert "has no model: load one there first" in capsys.readouterr().err
+
+
 def test_without_arguments_a_terminal_is_asked(httpserver, monkeypatch, capsys, prompts):
     address = serve(httpserver, CALL)
     answers = iter(["wrong", "8", address, "2", "3"])  # another address, its second model, the third prompt set
@@ -113,7 +157,7 @@ def test_without_arguments_a_terminal_is_asked(httpserver, monkeypatch, capsys, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("toolset_nb.evaluation.run", run)
-    assert main(["evaluate"]) == 1
+    assert main(["evaluate"]) == 130
     captured = capsys.readouterr()
     assert seen == {"targets": f"{address}#two", "prompt_set": "full_coverage"}
     assert "'wrong' is none of 1 to 8" in captured.out and "goes on with it" in captured.err

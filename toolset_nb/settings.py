@@ -7,7 +7,9 @@ the run with a suggestion: papermill itself only warns. This module reads parame
 
 import ast
 import builtins
+import contextlib
 import re
+import reprlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -229,7 +231,9 @@ def read(model: type[Settings], namespace: dict[str, Any]) -> Settings:
 
     Under IPython only names assigned in the settings cell and in papermill's injected cell count; elsewhere every simple
     global does, so that a notebook exported to a script works too. Loads `.env` first; what the environment holds wins.
+    `model_fields_set` of the result names what somebody chose: what papermill gave, and what is not the default.
     """
+    _refuse_overwriting()
     load_dotenv(repo_root() / ".env")
     origins = _assigned(namespace.get("In"))
     names = list(origins) or [
@@ -239,6 +243,8 @@ def read(model: type[Settings], namespace: dict[str, Any]) -> Settings:
     ]
     made = check(model, {name: namespace[name] for name in names if name in namespace})
     made._origins.update(origins)
+    chosen = {name for name, place in origins.items() if place == "papermill"}
+    made.model_fields_set.intersection_update(chosen | made.model_dump(exclude_defaults=True).keys())
     return made
 
 
@@ -253,13 +259,26 @@ def check(model: type[Settings], values: dict[str, Any]) -> Settings:
 
 def from_yaml(text: str, where: str) -> dict[str, Any]:
     """Parameters written as YAML, `max_rows: 200`; {} for an empty text. Raises SettingsError naming `where`."""
+    why = ""
     try:
-        found = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
-        found = None
+        found = yaml.load(text, _Unique) or {}
+    except yaml.YAMLError as error:
+        found, why = None, f" ({getattr(error, 'problem', 'no YAML')})"
     if not isinstance(found, dict) or None in found.values():
-        raise SettingsError(f"{where} is {text.strip('{}')[:60]!r}; expected for example 'max_rows: 200, epochs: 1'")
+        raise SettingsError(
+            f"{where} is {text.strip('{}')[:60]!r}{why}; expected for example 'max_rows: 200, epochs: 1'"
+        )
     return found
+
+
+class _Unique(yaml.SafeLoader):
+    """YAML in which no key stands twice, where PyYAML lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        made = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            raise yaml.constructor.ConstructorError(problem="a key stands twice", problem_mark=node.start_mark)
+        return made
 
 
 def choices(model: type[Settings]) -> dict[str, list[str]]:
@@ -292,14 +311,34 @@ def _explain(model: type[Settings], problem: dict) -> str:
 
 def _shown(value: Any) -> str:
     """The value as it may be shown: a pasted token never reaches an output."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = (
+        2,
+        10_000,
+        10_000,
+    )  # few of many parts: aliases of YAML can make billions
     try:
-        return _masked(repr(value))[:80]
+        return _masked(short.repr(value))[:80]
     except ValueError:  # an integer of more than 4,300 digits has no repr
         return "a number of thousands of digits"
 
 
 def _masked(text: str) -> str:
     return SECRET.sub(r"\1...", text)
+
+
+def _refuse_overwriting() -> None:
+    """Under papermill that writes into the notebook that it reads: the notebook that people start from would be a run's."""
+    import psutil
+
+    files = []
+    with contextlib.suppress(psutil.Error, AttributeError):  # a parent that may not be asked, or none
+        parent = psutil.Process().parent()
+        files = [Path(parent.cwd(), part).resolve() for part in parent.cmdline() if part.endswith(".ipynb")]
+    if len(files) == 2 and files[0] == files[1]:
+        raise SettingsError(
+            f"papermill's output is its input, {files[0]}: give another name (git restores the notebook)"
+        )
 
 
 def _assigned(history: list[str] | None) -> dict[str, str]:

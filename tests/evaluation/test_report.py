@@ -12,6 +12,7 @@ from written_call import RIGHT, TOOL, call
 from toolset_nb.evaluation import (
     MEASURES,
     EvaluationError,
+    Journal,
     comparison,
     evaluate,
     judge,
@@ -102,7 +103,9 @@ FILES = {
     "failures.png",
     "slope.png",
     "base.json",
+    "base.jsonl",
     "lora-tiny--1-.json",
+    "lora-tiny--1-.jsonl",
 }
 
 
@@ -116,7 +119,9 @@ def test_save_writes_all_files(records, tmp_path):
     assert {file.name for file in folder.iterdir()} == FILES
     assert json.loads((folder / "base.json").read_text("utf-8")) == json.loads(json.dumps(reports[0]))
     keys = {"backend", "model", "host", "prompt_file", "prompt_selected", "generated_at"}
-    assert reports[0]["metadata"].keys() >= keys
+    assert reports[0]["metadata"].keys() >= keys and reports[0]["metadata"]["host"] == Script.url
+    rows = [json.loads(line) for line in (folder / "base.jsonl").read_text("utf-8").splitlines()]
+    assert rows == json.loads(json.dumps(reports[0]["records"]))
     lines = list(csv.DictReader((folder / "records.csv").open(encoding="utf-8")))
     assert len(lines) == 10 and lines[0]["passed"] == "True" and lines[1]["outcome"] == "infra"
     text = path.read_text("utf-8")
@@ -125,6 +130,15 @@ def test_save_writes_all_files(records, tmp_path):
     assert read_reports(folder) == [
         json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("base", "lora-tiny--1-")
     ]
+
+
+def test_a_journal_is_not_written_over(tmp_path):
+    Journal(tmp_path / "m.jsonl", {"model": "m"})
+    save([made()], tmp_path)
+    assert (tmp_path / "m.jsonl").read_text() == '{"conditions": {"model": "m"}}\n'
+    save([made(label="n")], tmp_path)
+    save([made({"q0": "Shall I?"}, label="n", asked=prompts(1))], tmp_path)
+    assert len((tmp_path / "n.jsonl").read_text().splitlines()) == 1
 
 
 def test_87_nothing_a_model_wrote_is_markup_in_the_page(tmp_path):
@@ -164,6 +178,9 @@ def test_a_comparison_says_what_was_fixed_what_broke_and_how_sure_that_is():
     assert "- Fixed: full-0, full-1, full-2" in text and "- Broke: full-3" in text
     assert "## Compared" in markdown([before, after])
     assert comparison([before]) == ""
+    last = made(label="kto")
+    titles = [line for line in comparison([before, after, last]).splitlines() if line.startswith("###")]
+    assert titles == ["### base → tuned", "### tuned → kto", "### base → kto"]
 
 
 def test_runs_on_different_prompts_are_not_compared():

@@ -135,14 +135,22 @@ def test_five_prompts_by_clicks_from_the_endpoint_to_the_export(page, lab):
     tabs = page.locator(".widget-tab")
     tabs.wait_for(timeout=180_000)  # the embedded model is converted on its first use
     tabs.scroll_into_view_if_needed()
-    button(page, "Use it").wait_for()
+    target = os.environ.get("TARGET", "base")
+    page.locator(".widget-tab .widget-dropdown select").first.select_option(label=target)
+    button(page, "Use it").click()
+    page.get_by_text(f"targets: {target}").wait_for(timeout=20_000)
     picture(page, "endpoint")
 
     tab(page, "Run")
     page.get_by_text("5 attempts, about").wait_for(timeout=20_000)
     assert "papermill notebooks/evaluate.ipynb" in tabs.inner_text()
     button(page, "Start").click()
-    page.get_by_text("5 of 5", exact=False).first.wait_for(timeout=300_000)
+    for press, words in (("Pause", "· paused"), ("Pause", "· goes on"), ("Stop", "· stopping")):
+        button(page, press).click()
+        page.get_by_text(words, exact=False).first.wait_for(timeout=20_000)
+    page.get_by_text("stopped, Start goes on", exact=False).wait_for(timeout=600_000)
+    button(page, "Start").click()
+    page.get_by_text("5 of 5", exact=False).first.wait_for(timeout=600_000)
     page.get_by_text("· done", exact=False).wait_for(timeout=60_000)
     picture(page, "run")
 
@@ -158,7 +166,12 @@ def test_five_prompts_by_clicks_from_the_endpoint_to_the_export(page, lab):
     picture(page, "results")
     button(page, "Copy as curl").click()
     page.get_by_text("as a shell command, below").wait_for(timeout=60_000)
-    assert page.locator(".widget-tab textarea").first.input_value().startswith("curl http://127.0.0.1:")
+    command = page.locator(".widget-tab textarea").first.input_value()
+    assert "llama-server -m " in command and "\ncurl http://127.0.0.1:8080/" in command
+    button(page, "Ask again").click()
+    page.get_by_text("asked again: ", exact=False).wait_for(timeout=120_000)
+    button(page, "Keep as negative").click()
+    page.get_by_text("tasks is an evaluation set", exact=False).wait_for(timeout=20_000)
 
     tab(page, "Compare")
     page.locator(".widget-tab img[alt=measures]").wait_for(timeout=20_000)

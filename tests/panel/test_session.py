@@ -71,6 +71,9 @@ def test_a_run_in_the_background_gives_a_report_and_its_files(session):
     (report,) = session.reports
     assert report["summary"]["passed"] == 1
     assert (evaluation.report_folder(session.config) / "report.html").exists()
+    before = report["metadata"]["seconds"]
+    run(session)  # nothing is asked again
+    assert session.reports[0]["metadata"]["seconds"] == before > 0
     assert session.estimate().startswith("3 attempts")
 
 
@@ -116,6 +119,74 @@ def test_a_prompt_is_asked_again_and_shown_as_curl(session, say):
     assert made["passed"] and made["changes"] == "+ Scores/"
     assert session.reports[0]["summary"]["passed"] == 1  # the report stays as it is
     assert session.curl(record, session.config.targets).startswith("curl http://127.0.0.1:")
+
+
+def test_a_button_asks_the_model_that_is_shown(session, monkeypatch):
+    from toolset_nb.panel import results
+
+    run(session)
+    first = session.reports[0]
+    first["metadata"] |= {"model": "an-sft-run", "target": "an-sft-run"}
+    session.add([{**first, "metadata": {**first["metadata"], "model": "a-kto-run", "target": "a-kto-run"}}])
+    session.change(targets="latest:sft,latest:kto")
+    asked = []
+    monkeypatch.setattr(session, "curl", lambda record, name: asked.append(name) or "curl")
+    page, draw = results.results(session, lambda: None)
+    draw()
+    for name in ("an-sft-run", "a-kto-run"):
+        find(page, "Dropdown", "model").value = name
+        find(page, "Button", "Copy as curl").click()
+    assert asked == ["an-sft-run", "a-kto-run"]
+
+
+def find(widget, kind, words):
+    """The first widget of a kind with this description, at any depth."""
+    if type(widget).__name__ == kind and widget.description == words:
+        return widget
+    return next((found for child in getattr(widget, "children", ()) if (found := find(child, kind, words))), None)
+
+
+def test_all_models_stand_side_by_side_under_the_same_filters(session, say):
+    from toolset_nb.panel import results
+
+    run(session)
+    session.change(targets=f"{say('Shall I?', RIGHT)}#n")
+    run(session)
+    page, draw = results.results(session, lambda: None)
+    draw()
+    matrix, rows = page.children[0], page.children[2]
+    assert [line.split(" ")[0] for line, _ in rows.options] == ["✓✗", "✗✓", "✗✗"] and "1/3" in matrix.value
+    find(page, "Dropdown", "outcome").value = "text"
+    assert [line.split(" ")[0] for line, _ in rows.options] == ["✓✗", "✗✗"]
+    assert "0/1" in matrix.value and "0/2" in matrix.value
+
+
+def test_an_own_run_as_curl_says_how_to_serve_it(session, monkeypatch, tmp_path):
+    run(session)
+    monkeypatch.setattr(evaluation, "target_gguf", lambda name: tmp_path / f"{name}.gguf")
+    session.change(constrained=True, engine="transformers")
+    first, command = session.curl(session.records()[0], "base").splitlines()
+    assert f"llama-server -m {tmp_path / 'base.gguf'} --jinja -c 4096 --port 8080" in first
+    assert command.startswith("curl http://127.0.0.1:8080/v1/") and '"response_format"' in command
+
+
+def test_how_a_request_is_written_stays_open_until_it_is_chosen(session):
+    session.change(limit=2, tool_exposure="")
+    assert "tool_exposure" not in session.config.model_fields_set
+    assert "tool_exposure" not in panel.papermill_command(session.config)
+    session.change(tool_exposure="none")
+    session.change(limit=1)
+    assert "tool_exposure" in session.config.model_fields_set
+    assert "-p tool_exposure none" in panel.papermill_command(session.config)
+    session.change(tool_exposure="")
+    assert "tool_exposure" not in session.config.model_fields_set
+
+
+def test_a_server_that_is_not_there_costs_the_panel_no_report(session):
+    session.change(targets=f"{session.config.targets},openai+http://127.0.0.1:9", retries=0)
+    session.start(lambda p: None, lambda line: None, lambda: None)
+    session.wait(30)
+    assert "ConnectError" in session.error and [e["metadata"]["model"] for e in session.reports] == ["m"]
 
 
 def test_a_pair_of_the_users_own_prompt_is_valid_and_one_of_ours_is_refused(session, tmp_path):
@@ -171,8 +242,10 @@ def test_a_chat_changes_its_own_copy_of_a_vault_and_can_be_taken_back(session):
     with Playground(session.config.targets, "music", session.config) as play:
         made = play.say("Make Scores, 0")
         assert made.stop == "words" and str(play.changes()) == "+ Scores/" and "Scores/" in play.tree()
-        assert play.say("Make Scores, 1").stop == "words" and len(play.chat.messages) == 6
-        assert play.undo() and len(play.chat.messages) == 4 and str(play.changes()) == "+ Scores/"
+        shown, *first = play.chat.messages
+        assert len(first) == 4 and "contentManager_createContent(" in shown["content"]  # another program's model
+        assert play.say("Make Scores, 1").stop == "words" and len(play.chat.messages) == 7
+        assert play.undo() and play.chat.messages == [shown, *first] and str(play.changes()) == "+ Scores/"
         assert play.undo() and str(play.changes()) == "no changes" and not play.undo()
         play.say("Make Scores, 0")
         play.reset()

@@ -82,6 +82,7 @@ READABLE = {
         completion({"content": [{"type": "text", "text": "Do"}, {"type": "text", "text": "ne."}]}),
         "Done.",
     ),
+    "90 parts that are words, and one without": (completion({"content": ["Do", "ne.", {"text": None}]}), "Done."),
     "no content": (completion({"content": None, "tool_calls": CALLS}), None),
     "91 no finish_reason": ({"choices": [{"message": {"content": "Done."}}]}, "Done."),
     "91 finish_reason null, usage null": ({**completion({"content": ""}, finish_reason=None), "usage": None}, ""),
@@ -95,12 +96,28 @@ def test_the_usual_variants_of_a_completion_are_read(body, text):
     assert answer.text == text and answer.tool_calls == body["choices"][0]["message"].get("tool_calls")
 
 
+@pytest.mark.parametrize("count", ["12", None, True, -3, 1.5, [7]], ids=str)
+def test_tokens_are_counted_in_whole_numbers_only(count):
+    usage = {"prompt_tokens": count, "completion_tokens": 4}
+    with scripted((200, {**completion({"content": "Done."}), "usage": usage})) as (endpoint, _):
+        answer = endpoint.ask(ASK)
+    assert (answer.prompt_tokens, answer.completion_tokens) == (0, 4)
+
+
+def test_half_a_surrogate_pair_in_the_history_is_sent():
+    with scripted((200, completion({"content": "Done."}))) as (endpoint, seen):
+        assert endpoint.ask([*ASK, {"role": "assistant", "content": "\ud83d"}]).text == "Done."
+    assert seen[0]["body"]["messages"][1]["content"] == "\ud83d"
+    assert seen[0]["headers"]["Content-Type"] == "application/json"
+
+
 UNUSABLE = {
     "126 HTML with 200": ((200, "<html>Welcome</html>"), "not JSON: '<html>"),
     "127 truncated JSON": ((200, '{"choices": [{"mess'), "not JSON"),
     "127 shorter than announced": ((200, "{}", {"Content-Length": "99"}), "RemoteProtocolError|ReadTimeout"),
     "83 nested too deeply": ((200, "[" * 100_000), "not JSON"),
     "129 no choices": ((200, {"id": "x"}), "no chat completion"),
+    "an error with 200": ((200, {"error": "context length of only 4096 tokens"}), "of only 4096 tokens"),
     "129 choices null": ((200, {"choices": None}), "no chat completion"),
     "129 choices empty": ((200, {"choices": []}), "no chat completion"),
     "129 no message": ((200, {"choices": [{"text": "old"}]}), "no chat completion"),
@@ -141,6 +158,15 @@ def test_125_trouble_of_the_server_is_retried_and_then_a_failed_request(step):
     with scripted(step, retries=2) as (endpoint, seen), pytest.raises(RequestFailed, match=f"HTTP {step[0]}"):
         endpoint.ask(ASK)
     assert len(seen) == 3
+
+
+def test_125_what_a_server_asks_to_wait_is_waited_and_no_longer_than_the_limit(monkeypatch):
+    slept = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    script = (503, "", {"Retry-After": "7"}), (429, "", {"Retry-After": "999"}), (200, completion({"content": "Done."}))
+    with scripted(*script, retries=2) as (endpoint, _):
+        assert endpoint.ask(ASK).text == "Done."
+    assert slept == [7, endpoints.LONGEST_WAIT]
 
 
 def test_135_a_server_that_recovers_is_heard():

@@ -28,6 +28,15 @@ def test_replies_do_not_depend_on_their_batch(batches):
     assert together[4].prompt_tokens > together[0].prompt_tokens > 5
 
 
+def test_a_chat_template_that_raises_is_a_failed_request(batches, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("roles must alternate")
+
+    monkeypatch.setattr(batches.tokenizer, "apply_chat_template", refuse)
+    with pytest.raises(RequestFailed, match="the chat template: ValueError: roles must alternate"):
+        batches.ask(QUESTIONS[0])
+
+
 def test_what_transformers_cannot_do_is_said(batches):
     with pytest.raises(RequestFailed, match="needs a server"):
         batches.ask(QUESTIONS[0], schema={"type": "object"})

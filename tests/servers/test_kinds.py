@@ -4,6 +4,7 @@ Sources: LM Studio docs (REST v1, tools), Ollama docs (api.md, openai.md), vLLM 
 """
 
 import json
+import re
 
 import pytest
 from werkzeug import Request, Response
@@ -12,7 +13,7 @@ from toolset_nb.evaluation import load_prompts
 from toolset_nb.servers import Endpoint, RequestFailed, connect, kinds
 from toolset_nb.servers.kinds import is_server, recognise
 from toolset_nb.servers.preflight import preflight
-from toolset_nb.settings import EvaluateSettings
+from toolset_nb.settings import EvaluateSettings, SettingsError
 
 ASK = [{"role": "user", "content": "Open the garden note"}]
 CALL = {"function": {"name": "vaultManager_openNote", "arguments": {"path": "Garden.md"}}}
@@ -74,11 +75,36 @@ def llamacpp(httpserver):
     return httpserver
 
 
+@pytest.fixture
+def vllm(httpserver):
+    """Port 8000: /v1/models tells max_model_len; tools are refused without a parser, and so is what does not fit."""
+
+    def refuse(message: str) -> Response:
+        error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
+        return Response(json.dumps({"error": error}), status=400)
+
+    def chat(request: Request) -> Response:
+        if "tools" in request.get_json():
+            return refuse('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set')
+        made = reply(request)
+        if made["usage"]["prompt_tokens"] > 1000:
+            return refuse(
+                "This model's maximum context length is 1000 tokens. Please reduce the length of the messages."
+            )
+        return Response(json.dumps(made))
+
+    httpserver.expect_request("/version").respond_with_json({"version": "0.15.1"})
+    listed = {"id": "Qwen/Qwen3-8B", "object": "model", "owned_by": "vllm", "max_model_len": 1000}
+    httpserver.expect_request("/v1/models").respond_with_json({"object": "list", "data": [listed]})
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(chat)
+    return httpserver
+
+
 def address(server, path: str = "") -> str:
     return f"http://127.0.0.1:{server.port}{path}"
 
 
-@pytest.mark.parametrize("name", ["lmstudio", "ollama", "llamacpp"])
+@pytest.mark.parametrize("name", ["lmstudio", "ollama", "llamacpp", "vllm"])
 def test_a_server_is_recognised_by_what_it_answers(name, request):
     server = request.getfixturevalue(name)
     assert recognise(address(server)).name == name
@@ -109,6 +135,27 @@ def test_host_and_port_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("OLLAMA_PORT", "443")
     assert kind.address() == "https://box.local:443"
     assert kind.address("10.0.0.2", 7) == "http://10.0.0.2:7"
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        (":11435", "http://127.0.0.1:11435"),
+        ("[::1]:11435", "http://[::1]:11435"),
+        ("[::]:11435", "http://[::1]:11435"),
+        ("http://box/v1", "http://box:11434"),
+    ],
+)
+def test_a_host_is_read_as_ollama_reads_it(host, found, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert kinds()["ollama"].address() == found
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "many"), ("HOST", "box:many"), ("HOST", "[::1")])
+def test_what_is_no_host_or_port_is_named(name, value, monkeypatch):
+    monkeypatch.setenv(f"OLLAMA_{name}", value)
+    with pytest.raises(SettingsError, match=f"{re.escape(repr(value))}.*OLLAMA_{name}"):
+        kinds()["ollama"].address()
 
 
 def test_a_key_comes_from_the_environment_of_its_kind(lmstudio, monkeypatch):
@@ -173,6 +220,34 @@ def test_a_field_that_a_server_refuses_is_left_out_and_remembered(httpserver):
         assert endpoint.dropped == {"seed"} and len(httpserver.log) == 3
 
 
+def test_a_schema_that_a_server_refuses_is_never_left_out(httpserver):
+    httpserver.expect_request("/v1/chat/completions").respond_with_data("response_format is unknown", status=400)
+    with Endpoint(address(httpserver), "m", retries=0) as endpoint, pytest.raises(RequestFailed):
+        endpoint.ask(ASK, schema={"type": "object"})
+    assert endpoint.dropped == set()
+
+
+def test_the_fault_of_a_model_is_told_in_the_words_of_its_server(httpserver):
+    said = {"error": "error parsing tool call: raw='{\"path\": ', err=unexpected end of JSON input"}
+    httpserver.expect_request("/api/chat").respond_with_json(said, status=500)
+    httpserver.expect_request("/v1/chat/completions").respond_with_json(said, status=500)
+    with Endpoint(address(httpserver), "m", retries=0, kind=kinds()["ollama"]) as endpoint:
+        assert "error parsing tool call" in endpoint.ask(ASK).error
+    with Endpoint(address(httpserver), "m", retries=0, kind=kinds()["vllm"]) as endpoint, pytest.raises(RequestFailed):
+        endpoint.ask(ASK)
+
+
+def test_vllm_says_when_tools_have_no_parser_and_when_the_context_is_full(vllm):
+    with connect(f"{address(vllm)}#Qwen/Qwen3-8B", retries=0) as endpoint:
+        assert endpoint.context_length() == 1000 and endpoint.ask(ASK).text == "Hello."
+        with pytest.raises(RequestFailed, match="--tool-call-parser") as refused:
+            endpoint.ask(ASK, tools=[{"type": "function"}])
+        with pytest.raises(RequestFailed) as outgrown:
+            endpoint.ask([{"role": "user", "content": "long " * 2000}])
+        told = [any(words in str(e.value) for words in endpoint.kind.overflow) for e in (refused, outgrown)]
+    assert told == [False, True]
+
+
 def checks(card) -> dict[str, bool | None]:
     return {check.name: check.ok for check in card.checks}
 
@@ -199,6 +274,13 @@ def test_the_card_of_a_server_that_is_not_there():
     assert checks(card) == {"answers": False} and "ollama serve" in str(card)
     card = preflight("http://127.0.0.1:9", EvaluateSettings(), PROMPTS)
     assert checks(card) == {"answers": False}
+
+
+def test_another_programs_model_is_checked_with_the_tools_of_an_agent_shown(llamacpp):
+    card = preflight(f"{address(llamacpp)}#model.gguf", EvaluateSettings(), PROMPTS)
+    assert "– tools: in the system message" in str(card)
+    card = preflight(f"{address(llamacpp)}#model.gguf", EvaluateSettings(tool_exposure="none"), PROMPTS)
+    assert "– tools: not shown" in str(card)
 
 
 def test_tools_that_are_not_sent_need_not_be_seen(llamacpp):

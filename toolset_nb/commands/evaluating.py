@@ -1,4 +1,4 @@
-"""Commands that evaluate. Exit codes: 0 all passed, 1 configuration, 2 failures, 3 request errors."""
+"""Commands that evaluate. Exit codes: 0 all passed, 1 configuration, 2 failures, 3 request errors, 130 stopped with Ctrl-C."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from toolset_nb.commands.files import write
 def evaluate(options: argparse.Namespace) -> int:
     """Evaluate targets on a prompt set and write the report; in a terminal, without arguments, ask what to evaluate."""
     from toolset_nb import evaluation, settings
+    from toolset_nb.evaluation.runner import Unfinished
 
     values = {
         name: getattr(options, name) for name in settings.EvaluateSettings.model_fields if getattr(options, name, None)
@@ -32,7 +33,11 @@ def evaluate(options: argparse.Namespace) -> int:
         reports = evaluation.run(config, folder=folder)
     except KeyboardInterrupt:
         print(f"stopped; what was answered is in {folder}: the same command goes on with it", file=sys.stderr)
-        return 1
+        return 130
+    except Unfinished as error:
+        if error.reports:
+            print(evaluation.table(error.reports))
+        raise
     path = evaluation.save(reports, folder)
     if options.output and options.output.endswith(".json"):
         write(Path(options.output), [json.dumps(reports[-1], ensure_ascii=False)])
@@ -56,7 +61,10 @@ def _asked() -> dict[str, str]:
     if place in kinds() or place.startswith("http"):
         try:
             with connect(place, timeout=10, retries=0) as endpoint:
-                place = f"{place}#{_choice('Which model?', endpoint.models())}"
+                names = endpoint.models()
+            if not names:
+                raise evaluation.EvaluationError(f"{endpoint.url} has no model: load one there first")
+            place = f"{place}#{_choice('Which model?', names)}"
         except RequestFailed as error:
             raise evaluation.EvaluationError(f"{error}\n{kinds()[place].start if place in kinds() else ''}") from None
     return {"targets": place, "prompt_set": _choice("Which prompts?", evaluation.prompt_sets())}
@@ -79,14 +87,14 @@ def _choice(question: str, options: list[str]) -> str:
 
 def compare(options: argparse.Namespace) -> int:
     """Compare two or more evaluations on the same prompts: paired difference, interval, McNemar, fixed and broken."""
-    from toolset_nb import evaluation, runs
+    from toolset_nb import evaluation
+    from toolset_nb.evaluation.runner import saved_report
 
     reports = []
     for name in options.runs:
         path = Path(name)
         if not path.exists():
-            folder = runs.find(name).folder
-            path = folder / "evaluation" / options.prompt_set / f"{folder.name}.json"
+            path = saved_report(name, options.prompt_set)
         reports += evaluation.read_reports(path)
     text = evaluation.comparison(reports)
     print(evaluation.table(reports), "", text, sep="\n")
@@ -126,6 +134,23 @@ def check_endpoint(options: argparse.Namespace) -> int:
     return 0 if card.ready else 3
 
 
+def _strict(command: argparse.ArgumentParser) -> None:
+    """What argparse refuses is a fault of the configuration here: its own exit code 2 would mean failed prompts."""
+
+    def refuse(message: str) -> None:
+        command.print_usage(sys.stderr)
+        command.exit(1, f"{command.prog}: error: {message}\n")
+
+    def parse(arguments=None, namespace=None):
+        found, unknown = known(arguments, namespace)
+        if unknown:
+            refuse(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    known = command.parse_known_args
+    command.error, command.parse_known_args = refuse, parse
+
+
 def add(commands: Any) -> None:
     """Adds these commands to the parser."""
     command = commands.add_parser("evaluate", help="ask models a prompt set and compare them")
@@ -150,6 +175,7 @@ def add(commands: Any) -> None:
     command.add_argument("--markdown", metavar="FILE", help="write the Markdown report here, too")
     command.add_argument("--dry-run", action="store_true", help="check the settings and the prompt set only")
     command.set_defaults(run=evaluate)
+    _strict(command)
 
     command = commands.add_parser("compare", help="two evaluations on the same prompts, with paired statistics")
     command.add_argument("runs", nargs="+", metavar="RUN", help="a run, a report's JSON file or a folder of reports")
@@ -157,6 +183,7 @@ def add(commands: Any) -> None:
         "--prompt-set", default="full_coverage", help="which evaluation of a run (default full_coverage)"
     )
     command.set_defaults(run=compare)
+    _strict(command)
 
     for name, action, words in (
         ("list-models", list_models, "the models a server names; without a server, those of all that answer"),
@@ -170,3 +197,4 @@ def add(commands: Any) -> None:
             command.add_argument("--tool-exposure", metavar="CHOICE")
             command.add_argument("--tools-as", metavar="CHOICE")
         command.set_defaults(run=action)
+        _strict(command)

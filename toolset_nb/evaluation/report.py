@@ -11,7 +11,7 @@ from typing import Any
 from toolset_nb.evaluation import plots
 from toolset_nb.evaluation.page import page
 from toolset_nb.evaluation.prompts import EvaluationError
-from toolset_nb.evaluation.runner import LONE, file_name, now
+from toolset_nb.evaluation.runner import LONE, file_name, is_journal, now
 from toolset_nb.evaluation.statistics import compare, pass_hat, rate
 from toolset_nb.evaluation.verdicts import ACTIONS, EXECUTED, FAILURES, MEASURES, Record
 from toolset_nb.tools import catalogue
@@ -32,13 +32,16 @@ COLUMNS = [
 
 
 def report(manifest: dict[str, Any], records: list[Record], seconds: float) -> dict[str, Any]:
-    """The report of one target as JSON (schemas/report.json): version, metadata, summary, records."""
+    """The report of one target as JSON (schemas/report.json): version, metadata, summary, records.
+
+    `seconds` is the time that asking took, in all sessions together.
+    """
     settings = manifest["settings"]
     return {
         "version": VERSION,
         "metadata": {
-            **{key: value for key, value in manifest.items() if key != "settings"},
             **settings,
+            **{key: value for key, value in manifest.items() if key != "settings"},
             "prompt_file": settings["prompt_set"],
             "prompt_selected": len({record.case_id for record in records}),
             "seconds": round(seconds, 1),
@@ -161,9 +164,10 @@ def table(reports: list[dict[str, Any]]) -> str:
 
 
 def comparison(reports: list[dict[str, Any]]) -> str:
-    """Markdown: each target against the one before it, with what was fixed and what broke; "" for one target."""
-    out = []
-    for before, after in zip(reports, reports[1:], strict=False):
+    """Markdown: each target against the one before it, and the last against the first, with what was fixed and what broke; ""
+    for one target."""
+    out, pairs = [], list(zip(reports, reports[1:], strict=False))
+    for before, after in pairs + ([(reports[0], reports[-1])] if len(reports) > 2 else []):
         found = compared(before, after)
         one, two = before["metadata"]["model"], after["metadata"]["model"]
         sure = "more than chance explains" if found["mcnemar_p"] < 0.05 else "chance alone could do this"
@@ -219,6 +223,7 @@ def markdown(reports: list[dict[str, Any]]) -> str:
 def _about(entry: dict[str, Any]) -> list[str]:
     """One target's part of the Markdown report."""
     summary, about = entry["summary"], entry["metadata"]
+    refused = about.get("dropped", [])
     out = [
         f"## {about['model']}",
         "",
@@ -230,6 +235,8 @@ def _about(entry: dict[str, Any]) -> list[str]:
         f"- Mean: {summary['mean']['turns']:g} turns, {summary['mean']['calls']:g} calls, "
         f"{summary['mean']['completion_tokens']:g} tokens written, {summary['latency_s']['mean']:g} s",
         f"- Time: {about['seconds']} s, {about['backend']}, context {about['context_length'] or 'unknown'}",
+        f"- Asked: calls as {about['call_format']}, context from {about['context_source']}, tools shown: "
+        f"{about['tool_exposure']}" + (f"; refused by the server: {', '.join(refused)}" if refused else ""),
     ]
     if summary["recovery"]["total"]:
         out.append(f"- Recovered after an error: {_cell(summary['recovery'])}")
@@ -261,12 +268,16 @@ def _about(entry: dict[str, Any]) -> list[str]:
 
 
 def save(reports: list[dict[str, Any]], folder: Path) -> Path:
-    """Writes report.md, report.html, records.csv, a JSON a target, figures and card blocks; returns the Markdown's path."""
+    """Writes report.md, report.html, records.csv, figures, card blocks, and of each target a JSON and its transcripts, where no
+    journal holds them; returns the Markdown's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for entry in reports:
         name = file_name(entry["metadata"]["model"])
         text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
         (folder / f"{name}.json").write_text(text, "utf-8", LONE)
+        if not is_journal(folder / f"{name}.jsonl"):
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in entry["records"])
+            (folder / f"{name}.jsonl").write_text(lines, "utf-8", LONE)
     with (folder / "records.csv").open("w", newline="", encoding="utf-8", errors=LONE) as file:
         writer = csv.writer(file)
         writer.writerow(["model", *COLUMNS, "called", *MEASURES])

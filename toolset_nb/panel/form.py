@@ -6,6 +6,7 @@ from typing import Any
 from toolset_nb import evaluation
 from toolset_nb.panel.parts import button, escaped, fault, row
 from toolset_nb.panel.session import Session, papermill_command
+from toolset_nb.runs import RENDERING
 from toolset_nb.settings import EvaluateSettings, SettingsError, choices
 
 FORM = [
@@ -34,6 +35,11 @@ def form(session: Session, changed: Callable[[], None]):
         if name == "prompt_set":
             known = evaluation.prompt_sets()
             fields[name] = widgets.Combobox(value=value, options=known, continuous_update=False, **options)
+        elif name in RENDERING:  # auto: as the target was trained
+            chosen = value if name in session.config.model_fields_set else ""
+            fields[name] = widgets.Dropdown(
+                value=chosen, options=[("auto", ""), *((w, w) for w in words[name])], **options
+            )
         elif name in words:
             fields[name] = widgets.Dropdown(value=value, options=words[name], **options)
         elif isinstance(value, bool):
@@ -68,11 +74,11 @@ def form(session: Session, changed: Callable[[], None]):
         status.value = escaped(str(now))
 
     def ended() -> None:
+        changed()  # first: Start is heard only when the run has really ended
         stopped = session.control and session.control.stopped
         status.value += " · " + (
             escaped(session.error) if session.error else "stopped, Start goes on" if stopped else "done"
         )
-        changed()
 
     def said(line: str) -> None:
         log.value = escaped(line)

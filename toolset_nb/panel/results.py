@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from toolset_nb import evaluation
 from toolset_nb.panel.parts import button, escaped, fault, row
 from toolset_nb.panel.session import STATUS, Session
 
@@ -31,6 +30,7 @@ def results(session: Session, changed: Callable[[], None]):
         widgets.HTML(),
     )
     listed: list[dict[str, Any]] = []
+    marks: dict[tuple[str, int], str] = {}  # of every model, in the order of the targets
     quiet = [False]
 
     def draw() -> None:
@@ -50,7 +50,10 @@ def results(session: Session, changed: Callable[[], None]):
         model.value = model.options[0] if entries else None
         for field in filters.values():
             field.value = ""
-        matrix.value = _matrix(entries)
+        marks.clear()
+        for record in every:
+            key = (record["case_id"], record["trial"])
+            marks[key] = marks.get(key, "") + ("✓" if record["passed"] else "✗")
         quiet[0] = False
         select()
 
@@ -58,9 +61,11 @@ def results(session: Session, changed: Callable[[], None]):
         if quiet[0]:
             return
         wanted = {name: field.value or "" for name, field in filters.items()}
+        labels = [entry["metadata"]["model"] for entry in session.comparable()]
+        matrix.value = _matrix({name: session.records(name, text=text.value, **wanted) for name in labels})
         listed[:] = session.records(model.value or "", status.value, text=text.value, **wanted)[:MOST_LISTED]
         quiet[0] = True
-        rows.options = [(_line(record), number) for number, record in enumerate(listed)]
+        rows.options = [(_line(r, marks[r["case_id"], r["trial"]]), number) for number, r in enumerate(listed)]
         quiet[0] = False
         note.value = f"{len(listed)} shown"
         rows.value = 0 if listed else None
@@ -86,11 +91,8 @@ def results(session: Session, changed: Callable[[], None]):
 
     def target() -> str:
         """What the chosen model was evaluated as."""
-        names = evaluation.target_names(session.config)
-        return next(
-            (n for n in names if n.rpartition("#")[2] == model.value or n == model.value),
-            names[-1] if names else "base",
-        )
+        about = next(e["metadata"] for e in session.comparable() if e["metadata"]["model"] == model.value)
+        return about.get("target", about["model"])
 
     def again(record: dict[str, Any]) -> str:
         made = session.ask_again(record, target())
@@ -117,33 +119,31 @@ def results(session: Session, changed: Callable[[], None]):
     return widgets.VBox(parts), draw
 
 
-def _line(record: dict[str, Any]) -> str:
-    mark = "✓" if record["passed"] else "✗"
+def _line(record: dict[str, Any], marks: str) -> str:
     due = ", ".join(record["expected_tools"]) or record["expected"]
     trial = f" #{record['trial'] + 1}" if record["trial"] else ""
-    return f"{mark} {due}{trial} · {' '.join(record['question'].split())[:90]}"
+    return f"{marks} {due}{trial} · {' '.join(record['question'].split())[:90]}"
 
 
-def _matrix(entries: list[dict[str, Any]]) -> str:
-    """Agents by targets: passed of attempts, shaded."""
-    if not entries:
-        return ""
-    agents = sorted({name for entry in entries for name in entry["summary"]["by_agent"]})
-    head = "".join(f"<th>{escaped(entry['metadata']['model'][-28:])}</th>" for entry in entries)
+def _matrix(shown: dict[str, list[dict[str, Any]]]) -> str:
+    """Agents by models: passed of the judged attempts that the filters show, shaded."""
+    counts: dict[str, dict[str, list[bool]]] = {}
+    for label, records in shown.items():
+        for record in records:
+            for agent in {*(name.partition("_")[0] for name in record["expected_tools"]), "all"}:
+                flags = counts.setdefault(agent, {}).setdefault(label, [])
+                flags += [record["passed"]] if record["error"] is None else []
     lines = []
-    for agent in [*agents, "all"]:
+    for agent in sorted(counts, key=lambda name: (name == "all", name)):
         cells = ""
-        for entry in entries:
-            summary = entry["summary"]
-            found = summary if agent == "all" else summary["by_agent"].get(agent)
-            if found is None:
-                cells += "<td></td>"
-                continue
-            count, total = found["passed"], found["total"] - (found["request_errors"] if agent == "all" else 0)
-            share = count / total if total else 0
-            cells += f'<td style="text-align:center;background:rgba(11,110,79,{share * 0.5:.2f})">{count}/{total}</td>'
+        for label in shown:
+            flags = counts[agent].get(label, [])
+            shade = sum(flags) / len(flags) * 0.5 if flags else 0
+            words = f"{sum(flags)}/{len(flags)}"
+            cells += f'<td style="text-align:center;background:rgba(11,110,79,{shade:.2f})">{words}</td>'
         lines.append(f'<tr><td style="text-align:left">{escaped(agent)}</td>{cells}</tr>')
-    return f'<table style="border-spacing:2px"><tr><th></th>{head}</tr>{"".join(lines)}</table>'
+    head = "".join(f"<th>{escaped(label[-28:])}</th>" for label in shown)
+    return f'<table style="border-spacing:2px"><tr><th></th>{head}</tr>{"".join(lines)}</table>' if lines else ""
 
 
 def transcript(record: dict[str, Any]) -> str:

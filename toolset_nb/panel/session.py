@@ -10,7 +10,11 @@ from typing import Any
 
 from toolset_nb import calls, evaluation, runs, settings
 from toolset_nb.evaluation.agent import attempt, sampling
-from toolset_nb.evaluation.prompts import offered_tools
+from toolset_nb.evaluation.prompts import offered_tools, reply_schema
+from toolset_nb.evaluation.runner import Unfinished, asking
+from toolset_nb.runs import RENDERING
+from toolset_nb.servers import Endpoint, connect, kinds
+from toolset_nb.servers.kinds import is_server
 from toolset_nb.settings import EvaluateSettings
 
 SECONDS = 1.5  # an attempt on two cores, until one has been timed
@@ -32,8 +36,17 @@ class Session:
         return self._thread is not None and self._thread.is_alive()
 
     def change(self, **values: Any) -> None:
-        """Other settings; raises SettingsError naming what is wrong."""
-        self.config = settings.check(EvaluateSettings, {**self.config.model_dump(), **values})
+        """Other settings; raises SettingsError naming what is wrong.
+
+        How a request is written (RENDERING) stays what the target needs until it is chosen; "" takes the choice back.
+        """
+        given = {
+            **self.config.model_dump(),
+            **{n: "" for n in RENDERING if n not in self.config.model_fields_set},
+            **values,
+        }
+        left = [name for name in RENDERING if given[name] == ""]
+        self.config = settings.check(EvaluateSettings, {n: value for n, value in given.items() if n not in left})
 
     def prompts(self) -> list[dict]:
         return evaluation.load_prompts(self.config.prompt_set, self.config.tags, self.config.limit)
@@ -58,15 +71,22 @@ class Session:
 
         def work() -> None:
             try:
-                made = evaluation.run(self.config, said, progress=progress, control=self.control)
-                self.add(made)
-                self.save()
+                self._evaluate(progress, said)
             except Exception as error:  # shown in the panel: a thread has nobody else to tell
                 self.error = f"{type(error).__name__}: {error}"
             ended()
 
         self._thread = threading.Thread(target=work, daemon=True)
         self._thread.start()
+
+    def _evaluate(self, progress: Callable[[evaluation.Progress], None], said: Callable[[str], None]) -> None:
+        try:
+            made = evaluation.run(self.config, said, progress=progress, control=self.control)
+        except Unfinished as error:
+            made, self.error = error.reports, str(error)
+        if made:
+            self.add(made)
+            self.save()
 
     def wait(self, seconds: float | None = None) -> None:
         """Until the run has ended."""
@@ -142,18 +162,28 @@ class Session:
 
         from toolset_nb import tasks
 
-        prompt = self.prompt_of(record)
-        with evaluation.open_target(target, self.config) as (_, endpoint), tasks.Fixtures() as vaults:
-            made = attempt(endpoint, prompt, self.config, vaults, record["trial"])
+        prompt, asked = self.prompt_of(record), asking(target, self.config)
+        with evaluation.open_target(target, asked) as (_, endpoint), tasks.Fixtures() as vaults:
+            made = attempt(endpoint, prompt, asked, vaults, record["trial"])
         return asdict(evaluation.judge(prompt, made, record["trial"]))
 
     def curl(self, record: dict[str, Any], target: str) -> str:
-        """The first request of a record as a shell command."""
-        prompt, options = self.prompt_of(record), sampling(self.config, record["trial"])
-        if tools := offered_tools(prompt, self.config):
+        """The first request of a record as a shell command; for a model of our own also how to serve it."""
+        prompt, asked = self.prompt_of(record), asking(target, self.config)
+        options = sampling(asked, record["trial"])
+        if tools := offered_tools(prompt, asked):
             options["tools"] = tools
-        with evaluation.open_target(target, self.config) as (_, endpoint):
-            return endpoint.curl(evaluation.messages(prompt, self.config), **options)
+        if asked.constrained:
+            options["schema"] = reply_schema()
+        chat = evaluation.messages(prompt, asked)
+        if is_server(target):
+            with connect(target, asked.host, asked.port, context=asked.context) as endpoint:
+                return endpoint.curl(chat, **options)
+        kind = kinds()["llamacpp"]
+        served = ["llama-server", "-m", str(evaluation.target_gguf(target)), "--jinja", "-c", str(asked.context)]
+        first = f"# first, in another terminal: {shlex.join([*served, '--port', str(kind.port)])}\n"
+        with Endpoint(f"http://127.0.0.1:{kind.port}", target, kind=kind) as endpoint:
+            return first + endpoint.curl(chat, **options)
 
     def keep_as_negative(self, record: dict[str, Any], target: Path | None = None) -> Path:
         """Appends a KTO pair: the prompt's gold calls with the context that the model gave, and what it did instead.
@@ -214,11 +244,12 @@ DEFECTS = {  # failure -> the defect of a KTO row
 
 
 def papermill_command(config: EvaluateSettings) -> str:
-    """The command that repeats what was clicked: every setting that is not the default."""
+    """The command that repeats what was clicked: every setting that is not the default or that had to be chosen."""
+    chosen = config.model_fields_set & set(RENDERING)
     changed = {
         name: value
         for name, value in config.model_dump().items()
-        if value != EvaluateSettings.model_fields[name].default and name != "interactive"
+        if (value != EvaluateSettings.model_fields[name].default or name in chosen) and name != "interactive"
     }
     parts = ["papermill", "notebooks/evaluate.ipynb", "out.ipynb"]
     for name, value in changed.items():

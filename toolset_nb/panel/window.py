@@ -1,18 +1,20 @@
 """The panel's tabs. Widgets only: what they do is in `session`."""
 
+import contextlib
 import html
 from collections.abc import Callable
 from typing import Any
 
 from toolset_nb import evaluation, runs
+from toolset_nb.evaluation.runner import saved_report
 from toolset_nb.panel.form import form
-from toolset_nb.panel.parts import button, escaped, row
+from toolset_nb.panel.parts import button, escaped, fault, row
 from toolset_nb.panel.playground import playground
 from toolset_nb.panel.results import results
 from toolset_nb.panel.session import Session
 from toolset_nb.servers import kinds
 from toolset_nb.servers.preflight import preflight
-from toolset_nb.settings import EvaluateSettings
+from toolset_nb.settings import EvaluateSettings, SettingsError
 from toolset_nb.training import is_interactive
 
 TABS = ("Endpoint", "Run", "Results", "Compare", "Playground", "Export")
@@ -69,8 +71,12 @@ def _endpoint(session: Session, changed: Callable[[], None]):
         name = places[place.value]
         url.layout.display = "" if name else "none"
         if name:
-            url.value, model.options = kinds()[name].address(session.config.host, session.config.port), []
-            status.value = "Press Detect."
+            model.options = []
+            try:
+                url.value = kinds()[name].address(session.config.host, session.config.port)
+                status.value = "Press Detect."
+            except SettingsError as error:
+                status.value = fault(str(error))
         else:
             own = runs.complete_names()
             model.options = ["base", *own]
@@ -132,11 +138,8 @@ def _compare(session: Session, changed: Callable[[], None]):
     def load() -> None:
         try:
             place = path.value.strip()
-            try:
-                name = session.config.prompt_set.removesuffix(".json").rpartition("/")[2]
-                place = str(runs.find(place).folder / "evaluation" / name)
-            except runs.RunError:
-                pass
+            with contextlib.suppress(runs.RunError):
+                place = str(saved_report(place, session.config.prompt_set).parent)
             note.value = f"{session.load(place)} reports loaded"
             changed()
         except evaluation.EvaluationError as error:

@@ -10,6 +10,7 @@ import shlex
 import threading
 import time
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -24,7 +25,6 @@ OPTIONAL = (
     "seed",
     "top_p",
     "tool_choice",
-    "response_format",
     "parallel_tool_calls",
     "stop",
 )  # a request works without them
@@ -64,7 +64,7 @@ class Endpoint:
     """A server: `url` without the /v1 part, `model` as the server names it, `kind` what it does differently.
 
     `context` is the context length in tokens to ask for where a server takes it with the request (Ollama). `dropped` names
-    the fields that the server refused and that are no longer sent.
+    the fields that the server refused and that are no longer sent; `gguf` is the file where this process serves one.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Endpoint:
         self.timeout, self.retries = timeout, retries
         self.kind, self.context = kind or kinds()["openai"], context
         self.dropped: set[str] = set()
+        self.gguf: Path | None = None
         self._lock = threading.Lock()
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx.Timeout(timeout, connect=min(timeout, 10))
@@ -149,7 +150,8 @@ class Endpoint:
         try:
             return READERS[self.kind.chat](reply, latency)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise RequestFailed(f"{self.url}: the reply is no chat completion ({type(error).__name__})") from None
+            told = str(reply.get("error") or type(error).__name__)[:200]
+            raise RequestFailed(f"{self.url}: the reply is no chat completion ({told})") from None
 
     def request(
         self, messages: list[dict], tools: list[dict] | None = None, schema: dict | None = None, **sampling: Any
@@ -193,19 +195,21 @@ class Endpoint:
 
     def _send_once(self, method: str, path: str, body: dict | None) -> dict:
         started = time.perf_counter()
+        # escapes, as httpx's own JSON has none: half a surrogate pair that a model wrote cannot be encoded
+        content = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}} if body else {}
         try:
-            with self.client.stream(method, path, json=body) as response:
-                content = bytearray()
+            with self.client.stream(method, path, **content) as response:
+                received = bytearray()
                 for block in response.iter_bytes():
-                    content += block
-                    if len(content) > MAX_REPLY_BYTES:
+                    received += block
+                    if len(received) > MAX_REPLY_BYTES:
                         raise RequestFailed(f"{self.url}: the reply is larger than {MAX_REPLY_BYTES / 2**20:g} MB")
                     if time.perf_counter() - started > self.timeout:  # httpx limits each read, not their sum
                         raise _Transient(f"{self.url}: no whole reply within {self.timeout:g} s")
         except httpx.HTTPError as error:
             raise _Transient(f"{self.url}: {type(error).__name__}: {error or 'no answer'}") from None
-        text = content.decode("utf-8", "replace")
-        if response.status_code == 500 and ("does not match the expected" in text or "Failed to parse input" in text):
+        text = received.decode("utf-8", "replace")
+        if response.status_code == 500 and any(words in text for words in self.kind.model_fault):
             return {"model_fault": text[:2000]}
         if response.status_code == 429 or response.status_code >= 500:
             wait = _seconds(response.headers.get("Retry-After", ""))
@@ -230,19 +234,29 @@ def _openai_answer(reply: dict, latency: float) -> Answer:
     choice, usage = reply["choices"][0], reply.get("usage") or {}
     message = choice["message"]
     content = message.get("content")
-    text = content if content is None or isinstance(content, str) else "".join(p.get("text", "") for p in content)
-    counts = (usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+    text = content if content is None or isinstance(content, str) else "".join(map(_part, content))
+    counts = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
     # an empty list means no call, as null does
     return Answer(text, message.get("tool_calls") or None, choice.get("finish_reason") or "", latency, *counts, reply)
 
 
 def _ollama_answer(reply: dict, latency: float) -> Answer:
     message = reply["message"]
-    counts = (reply.get("prompt_eval_count") or 0, reply.get("eval_count") or 0)
+    counts = (_count(reply.get("prompt_eval_count")), _count(reply.get("eval_count")))
     text, made = message.get("content"), message.get("tool_calls") or None
     if not isinstance(text, str | None):
         raise TypeError("content")
     return Answer(text, made, reply.get("done_reason") or "", latency, *counts, reply)
+
+
+def _part(part: str | dict) -> str:
+    """The text of one part of a content that comes as a list."""
+    return part if isinstance(part, str) else part.get("text") or ""
+
+
+def _count(tokens: Any) -> int:
+    """A number of tokens; 0 for what is none."""
+    return tokens if type(tokens) is int and tokens > 0 else 0
 
 
 READERS = {"openai": _openai_answer, "ollama": _ollama_answer}

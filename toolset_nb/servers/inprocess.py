@@ -39,6 +39,7 @@ def serve(
     try:
         kind = kinds()["llamacpp"]
         with Endpoint(server.listening_address, Path(gguf).stem, timeout, retries, kind=kind) as endpoint:
+            endpoint.gguf = Path(gguf)
             yield endpoint
     finally:
         del server
@@ -48,7 +49,7 @@ class Batches:
     """A transformers model as an endpoint: requests of several threads are answered together, up to `size` at a time."""
 
     url = "transformers, in this process"
-    kind = kinds()["transformers"]
+    kind, dropped, gguf = kinds()["transformers"], frozenset(), None
 
     def __init__(self, model: Any, tokenizer: Any, name: str, size: int = 8):
         self.network, self.tokenizer, self.model, self.size = model, tokenizer, name, size
@@ -74,11 +75,14 @@ class Batches:
     def ask(
         self, messages: list[dict], tools: list[dict] | None = None, schema: dict | None = None, **sampling: Any
     ) -> Answer:
-        """One reply; raises RequestFailed for what this engine cannot do (a schema) or when the model fails."""
+        """One reply; raises RequestFailed for what this engine cannot do (a schema) or when the template or model fails."""
         if schema:
             raise RequestFailed("a reply constrained by a schema needs a server such as llama.cpp")
         started, future = time.perf_counter(), Future()
-        text = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True)
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template raises whatever its author wrote
+            raise RequestFailed(f"{self.model}: the chat template: {type(error).__name__}: {error}") from None
         self._waiting.put((text, sampling, future))
         reply, asked, made, cut = future.result()
         latency = time.perf_counter() - started

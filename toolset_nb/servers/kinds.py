@@ -5,10 +5,14 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from toolset_nb.paths import repo_root
+from toolset_nb.settings import SettingsError
+
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # Ollama's way to listen everywhere is no address to call
 
 
 @dataclass(frozen=True)
@@ -22,19 +26,31 @@ class Kind:
     probe: str
     omit: tuple[str, ...]
     schema: bool
+    model_fault: tuple[str, ...]
+    overflow: tuple[str, ...]
     context: dict[str, Any]
     tools: str
     length: str
     start: str
 
     def address(self, host: str = "", port: int = 0) -> str:
-        """Where it listens: the given host and port, else <NAME>_HOST and <NAME>_PORT, else this machine."""
-        host = host or os.environ.get(f"{self.name.upper()}_HOST", "") or "127.0.0.1"
-        scheme, _, host = host.rpartition("://")
-        host, _, given = host.rstrip("/").removesuffix("/v1").partition(":")
-        port = port or int(given or os.environ.get(f"{self.name.upper()}_PORT", "") or self.port)
-        host = "127.0.0.1" if host == "0.0.0.0" else host  # Ollama's way to listen everywhere is no address to call
-        return f"{scheme or 'http'}://{host}:{port}"
+        """Where it listens: the given host and port, else <NAME>_HOST and <NAME>_PORT, else this machine.
+
+        Raises SettingsError for what is no address.
+        """
+        host_name, port_name = f"{self.name.upper()}_HOST", f"{self.name.upper()}_PORT"
+        host, told = host or os.environ.get(host_name, ""), os.environ.get(port_name, "")
+        try:
+            parts = urlsplit(host if "://" in host else f"//{host}")
+            port = port or parts.port or int(told or self.port)
+        except ValueError:
+            raise SettingsError(
+                f"{self.title}: host {host!r} and port {told!r} are no address; expected for example 127.0.0.1 and "
+                f"{self.port}, from the settings or from {host_name} and {port_name}"
+            ) from None
+        name = parts.hostname or "127.0.0.1"
+        name = EVERYWHERE.get(name, name)
+        return f"{parts.scheme or 'http'}://{f'[{name}]' if ':' in name else name}:{port}"
 
     @property
     def key(self) -> str:
@@ -46,7 +62,10 @@ class Kind:
 def kinds() -> dict[str, Kind]:
     """Every kind by its name."""
     entries = yaml.safe_load((repo_root() / "params" / "servers.yaml").read_text(encoding="utf-8"))
-    return {name: Kind(name=name, **{**entry, "omit": tuple(entry["omit"])}) for name, entry in entries.items()}
+    return {
+        name: Kind(name, **{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
+        for name, entry in entries.items()
+    }
 
 
 def is_server(target: str) -> bool:

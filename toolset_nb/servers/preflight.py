@@ -11,6 +11,7 @@ from typing import Any
 
 from toolset_nb import calls
 from toolset_nb.evaluation.prompts import messages, offered_tools
+from toolset_nb.evaluation.runner import asking
 from toolset_nb.servers.endpoint import RequestFailed
 from toolset_nb.servers.kinds import connect, is_server
 from toolset_nb.settings import EvaluateSettings
@@ -63,7 +64,8 @@ class Card:
 
 
 def preflight(target: str, settings: EvaluateSettings, prompts: list[dict]) -> Card:
-    """The card of a server named as in `targets`; never raises for what a server does."""
+    """The card of a server named as in `targets`, asked as an evaluation asks it; never raises for what a server does."""
+    settings = asking(target, settings)
     try:
         options = {"timeout": min(settings.timeout, 60), "retries": 0, "context": settings.context}
         endpoint = connect(target, settings.host, settings.port, **options)
@@ -130,7 +132,7 @@ def _tools(endpoint: Any, settings: EvaluateSettings, prompt: dict) -> Check:
     """Are the tools in the prompt that the model reads? Told by its tokens, with and without them."""
     tools = offered_tools(prompt, settings)
     if not tools:
-        how = "in the system message" if settings.tool_exposure != "none" else "not shown, as trained"
+        how = "in the system message" if settings.tool_exposure != "none" else "not shown"
         return Check("tools", None, how)
     chat = messages(prompt, settings)
     without = endpoint.ask(chat, max_tokens=1, temperature=0).prompt_tokens
