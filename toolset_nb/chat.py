@@ -50,12 +50,12 @@ class Chat:
         tools, self.forgotten = offered_tools(prompt, self.config), 0
         while True:
             converse(made, self.endpoint, self.config, self.vault, tools=tools, told=told)
-            if not _outgrown(made):
+            if made.stop != "context":
                 break
             made.error = None
             requests = [at for at, message in enumerate(made.chat) if message["role"] == "user"]
             if len(requests) == 1:
-                made.stop, made.chat = "context", opening
+                made.chat = opening
                 break
             del made.chat[requests[0] : requests[1]]
             self.forgotten += 1
@@ -96,8 +96,3 @@ class Asking:
             before = copy.snapshot()
             result = copy.call(name, arguments)
             return result, diff(before, copy.snapshot())
-
-
-def _outgrown(made: Attempt) -> bool:
-    """Whether the last request was refused because the conversation is longer than the model's context."""
-    return made.stop == "context" or made.stop == "infra" and "HTTP 400" in made.error and "context" in made.error

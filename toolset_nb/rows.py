@@ -39,8 +39,9 @@ def convert(row: dict, to: str, twin: dict | None = None) -> list[dict]:
     """The row in another form.
 
     `text`, `openai`: one row. `prompt-completion`: one for each completion. `preference`: prompt, chosen and rejected, for a
-    false row whose true row is `twin`; nothing for others. `prompts`: the prompt alone with the call or the words that answer
-    it (ground_truth_tool, ground_truth_args, ground_truth_response), for reinforcement learning; nothing for a false row.
+    false row whose true row is `twin`; nothing for others. `prompts`: the prompt alone with the calls or the words that answer
+    it (ground_truth_calls, the first also as ground_truth_tool and ground_truth_args; ground_truth_response), for reinforcement
+    learning; nothing for a false row.
     Reads the present form and all older ones, see `modern`. Raises ValueError for a row without messages.
     """
     if to not in TARGETS:
@@ -71,7 +72,9 @@ def modern(row: dict) -> list[dict]:
             {"id": row_id + letter, "conversations": [*prompt, *_answer(text)], "label": label, **rest}
             for text, label, letter in answers
         ]
-    if row.get("ground_truth_tool"):
+    if row.get("ground_truth_calls"):
+        text = calls.render([Call(call["name"], call["arguments"]) for call in row["ground_truth_calls"]], "text")
+    elif row.get("ground_truth_tool"):
         text = calls.render([Call(row["ground_truth_tool"], row.get("ground_truth_args") or {})], "text")
     else:
         text = row.get("ground_truth_response") or row.get("completion")
@@ -106,7 +109,8 @@ def _ground_truth(part: dict) -> dict:
     made = {"id": part["id"], "prompt": part["prompt"]}
     if not reply.calls:
         return made | {"ground_truth_response": reply.text}
-    return made | {"ground_truth_tool": reply.calls[0].name, "ground_truth_args": reply.calls[0].arguments}
+    first, every = reply.calls[0], [{"name": call.name, "arguments": call.arguments} for call in reply.calls]
+    return made | {"ground_truth_tool": first.name, "ground_truth_args": first.arguments, "ground_truth_calls": every}
 
 
 def _preference(true: dict, false: dict) -> list[dict]:
@@ -204,7 +208,7 @@ def system_text(
         known, called = catalogue().tools, [name for name in tools if name in catalogue().tools]
         shown = [tool for tool in known.values() if not tool.hidden or tool.name in called]
         if tool_exposure == "agent":
-            agents = {known[name].agent for name in called} or {pick.choice(sorted(set(catalogue().agents)))}
+            agents = {known[name].agent for name in called} or {pick.choice(sorted({t.agent for t in shown if t.agent}))}
             shown = [tool for tool in shown if tool.agent in agents]
         example = calls.render([Call("tool_name", {"context": {key: "..." for key in CONTEXT_FIELDS}})], call_format)
         parts.append("Tools:\n" + catalogue().text_list([tool.name for tool in shown]))

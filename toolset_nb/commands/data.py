@@ -114,14 +114,14 @@ def mistakes(options: argparse.Namespace) -> int:
     from itertools import islice
 
     from toolset_nb import rows
-    from toolset_nb.evaluation import open_target
+    from toolset_nb.evaluation import asking, open_target
     from toolset_nb.settings import EvaluateSettings
     from toolset_nb.synth import mistakes
     from toolset_nb.tools import Problem
 
     read = (row for _, row in rows.read(options.file) if not isinstance(row, Problem) and row.get("label") is True)
     source = list(islice(read, options.first, options.first + options.rows))
-    settings = EvaluateSettings(seed=options.seed)
+    settings = asking(options.target, EvaluateSettings(seed=options.seed))
 
     def told(done: int, total: int) -> None:
         if done % 50 == 0 or done == total:

@@ -102,11 +102,13 @@ def chat(options: argparse.Namespace) -> int:
 
 
 def _rendering(target: str) -> dict[str, Any]:
-    """How a run's rows were rendered in training; nothing for a server or the base."""
+    """How a run's rows were rendered in training; a server's model is shown all tools, the base nothing."""
     from toolset_nb import runs
     from toolset_nb.servers.kinds import is_server
 
-    return {} if target == "base" or is_server(target) else runs.find(target).rendering()
+    if is_server(target):
+        return {"tool_exposure": "all", "tools_as": "api"}
+    return {} if target == "base" else runs.find(target).rendering()
 
 
 def _shown(call: Any) -> str:

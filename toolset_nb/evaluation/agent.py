@@ -114,8 +114,9 @@ def converse(
         try:
             answer = endpoint.ask(made.chat, **options)
         except RequestFailed as error:
-            outgrown = number > 0 and error.status == 400 and "context" in str(error)
-            made.stop, made.error = ("context", None) if outgrown else ("infra", str(error))
+            outgrown = any(words in str(error) for words in endpoint.kind.overflow)
+            made.stop = "context" if outgrown else "infra"
+            made.error = None if outgrown and number else str(error)  # a request that never fits is no fault of the model
             return
         turn = Turn(answer, read(answer, settings.constrained))
         made.turns.append(turn)
