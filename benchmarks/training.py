@@ -37,6 +37,14 @@ def speed(run: runs.Run) -> float:
     return tokens / sum(row["interval_time"] for row in history[1:])
 
 
+def cost(run: runs.Run) -> str:
+    """Peak memory, and the time of 1,000 rows over the logged steps but the first."""
+    history, given = run.history(), run.record["parameters"]
+    rows = (history[-1]["step"] - history[0]["step"]) * given["batch_size"] * given["gradient_accumulation"]
+    seconds = 1000 / rows * sum(row["interval_time"] for row in history[1:])
+    return f"peak {max(row['memory_gb'] for row in history):.1f} GB, {seconds:.0f} s per 1,000 rows"
+
+
 def seconds_to_first_step(run: runs.Run, started: float) -> float:
     """From papermill's start to the moment the first step began."""
     first = run.history()[0]
@@ -79,17 +87,20 @@ def main() -> None:
     rows = training.load_rows(settings.SFTSettings(), "sft", values)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["TOOLSET_NB_RUNS"] = scratch
-        short = {"model_size": "tiny", "max_rows": count, "logging_steps": 4}
-        sft = speed(notebook("sft", **short))
+        short = {"max_rows": count, "logging_steps": 4}
+        sft_run = notebook("sft", model_size="tiny", **short)
         plain = plain_loop(rows, values)
-        kto = speed(notebook("kto", **short))
+        kto_run = notebook("kto", **short)
+        sft, kto = speed(sft_run), speed(kto_run)
         started = time.time()
         start = seconds_to_first_step(
             notebook("sft", model_size="tiny", max_rows=5000, max_steps=1, logging_steps=1), started
         )
         print(f"{count} rows, {Path(models.base_folder('tiny')).name}, upper {values['layers']} layers, fp32")
-        print(f"SFT by the notebook {sft:.0f} tokens/s, a plain loop {plain:.0f}: ratio {sft / plain:.2f}")
-        print(f"KTO by the notebook {kto:.0f} tokens/s: {sft / kto:.2f} times SFT's time a token")
+        print(
+            f"SFT by the notebook {sft:.0f} tokens/s, a plain loop {plain:.0f}: ratio {sft / plain:.2f}; {cost(sft_run)}"
+        )
+        print(f"KTO by the notebook {kto:.0f} tokens/s: {sft / kto:.2f} times SFT's time a token; {cost(kto_run)}")
         print(f"5,000 rows: the first step begins {start:.0f} s after papermill's start")
 
 

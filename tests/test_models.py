@@ -2,10 +2,11 @@
 
 import random
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from toolset_nb import export, models
+from toolset_nb import export, models, preflight
 from toolset_nb.models import Hardware, ModelError, base_folder, choose, sizes
 from toolset_nb.servers import serve
 
@@ -29,13 +30,13 @@ def test_auto_takes_the_largest_size_that_fits_and_the_machine_sets_the_dtype(ma
 
 @pytest.mark.parametrize(
     ("machine", "size", "need", "works"),
-    [(CPU, "3b", "8 GB", "tiny"), (CPU, "7b", "12 GB", "tiny"), (T4, "13b", "20 GB", "7b"), (T4, "20b", "22 GB", "7b")],
+    [(CPU, "3b", "6.8", "tiny"), (CPU, "7b", "10", "tiny"), (T4, "13b", "14.7", "7b"), (T4, "20b", "22", "7b")],
 )
 def test_70_71_a_size_that_cannot_fit_says_what_it_needs_what_was_found_and_what_works(machine, size, need, works):
     with pytest.raises(ModelError) as caught:
         choose(size, machine)
     message = str(caught.value)
-    assert f"model_size {size} needs a CUDA GPU with {need}" in message
+    assert f"model_size {size} needs a CUDA GPU with {need} GB" in message
     assert str(machine) in message and f"What works here: model_size {works}." in message
     assert f"{sizes()[size]['download_gb']:g} GB" in message
 
@@ -50,6 +51,42 @@ def test_models_yaml_says_everything_about_a_size(size):
     assert entry["kto"]["batch_size"] >= 2  # the KL term is estimated from the other rows of a batch
     assert max(entry[method]["max_length"] for method in ("sft", "kto")) <= entry["context"]
     assert base_folder("3b") == sizes()["3b"]["base_model"]
+
+
+@pytest.mark.parametrize("size", list(sizes())[1:])
+def test_the_memory_that_a_size_is_chosen_by_is_the_estimates(size):
+    entry = sizes()[size]
+    assert abs(preflight.estimate(size, entry["sft"], T4).gpu - entry["memory_gb"]) < 0.06
+
+
+def test_what_is_printed_of_a_machine_names_capability_and_number_type():
+    assert str(T4).startswith("Tesla T4, 15 GB (14 free), compute capability 7.5, float16; 12 GB RAM")
+    assert "no CUDA GPU, float32" in str(CPU)
+
+
+def test_the_free_disk_is_the_least_of_those_that_are_written_to(monkeypatch, tmp_path):
+    import shutil
+
+    asked = []
+    free = {"runs": 3, "cache": 2, "hub": 1}
+
+    def usage(folder):
+        asked.append(folder)
+        return SimpleNamespace(free=free[folder.name] * 2**30)
+
+    for name in free:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub" / "not there yet"))
+    monkeypatch.setenv("TOOLSET_NB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(models, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert models.free_disk() == 1 and len(asked) == 3
+
+
+def test_150_the_embedded_model_is_read_from_a_cache_that_cannot_be_written(monkeypatch):
+    models.embedded()
+    monkeypatch.setattr(models, "embedded_tokenizer", lambda: pytest.fail("written again"))
+    assert (models.embedded() / "model.safetensors").exists()
 
 
 def test_sizes_are_ordered_by_the_memory_they_need():

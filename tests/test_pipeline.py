@@ -51,6 +51,37 @@ def test_a_plan_that_cannot_be_names_its_parameter(values, words):
         plan(PipelineSettings(**values), "x")
 
 
+WRONG = {
+    "export_parameters": (
+        "formats: q8_0, parity_prompt: 4",
+        "step export: unknown parameter parity_prompt .*did you mean",
+    ),
+    "kto_parameters": ("batch_size: 1", "step kto: parameter batch_size is 1; expected 2 or more"),
+    "evaluate_parameters": ("trials: many", "step evaluate: parameter trials is 'many'; expected a whole number"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_a_step_will_not_take_is_found_before_the_first(executed, name):
+    text, words = WRONG[name]
+    with pytest.raises(SettingsError, match=words):
+        pipeline.run(PipelineSettings(run_name="first", **{name: text}), lambda line: None)
+    assert executed == [] and not (runs.runs_folder() / "first").exists()
+
+
+def test_a_step_that_uploads_asks_the_hub_before_the_first_is_run(executed, monkeypatch):
+    from toolset_nb import export
+
+    asked = []
+    monkeypatch.setattr(export, "check_hub", lambda repo: asked.append((repo, len(executed))))
+    config = PipelineSettings(run_name="first", export_parameters="push_to_hub: true, hub_repo: ada/tiny")
+    plan(config, "first")
+    assert asked == []  # a plan alone asks nobody
+    pipeline.run(config, lambda line: None)
+    pipeline.run(config, lambda line: None)
+    assert asked == [("ada/tiny", 0)]
+
+
 def test_all_steps_run_in_order_and_are_not_run_again(executed):
     config = PipelineSettings(run_name="first")
     folder = pipeline.run(config, lambda line: None)

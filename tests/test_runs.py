@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import jsonschema_rs
 import pytest
@@ -53,12 +54,29 @@ def test_a_record_fits_its_schema_and_a_field_that_no_schema_names_does_not():
     assert not schema.is_valid(run.record)
 
 
-@pytest.mark.parametrize("error", [ValueError("no rows"), KeyboardInterrupt()])
-def test_guard_marks_the_run_failed_and_lets_the_error_through(error):
+def test_a_run_that_goes_on_forgets_why_it_had_ended():
     run = Run.start("sft", "tiny")
-    with pytest.raises(type(error)), run.guard():
-        raise error
-    assert run.status == "failed" and type(error).__name__ in run.record["reason"]
+    run.fail("out of memory")
+    run.reopen()
+    assert not run.record.keys() & {"reason", "finished"}
+    run.finish()
+    assert run.status == "complete" and "reason" not in run.record
+
+
+@pytest.mark.parametrize("line", ["1 / 0", "raise KeyboardInterrupt"], ids=["an error", "140 the stop button"])
+def test_in_a_notebook_whatever_ends_a_later_cell_marks_the_run_failed(line):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    try:
+        run = Run.start("sft", "tiny")
+        runs.mark_failed_on_error(run)
+        shell.run_cell("fine = 1")
+        assert run.status == "running"
+        shell.run_cell(line)
+    finally:
+        InteractiveShell.clear_instance()
+    assert run.status == "failed" and run.record["reason"].startswith(("ZeroDivisionError", "KeyboardInterrupt"))
 
 
 @pytest.mark.parametrize("name", ["", "garden"])
@@ -174,6 +192,18 @@ def test_a_process_id_that_another_process_has_now_reads_as_crashed():
     assert run.status == "crashed"
 
 
+def test_where_there_is_no_proc_a_process_is_known_by_the_time_it_began(monkeypatch, tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    monkeypatch.setattr(runs, "Path", lambda path: tmp_path / "no proc")
+    began = runs._process_started(process.pid)
+    assert time.time() - 60 < began < time.time() + 1 and runs._process_started(process.pid) == began
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but a zombie until somebody asks
+    assert runs._process_started(process.pid) is None
+    process.communicate()
+    assert runs._process_started(process.pid) is None
+
+
 def test_a_run_of_another_machine_is_taken_at_its_word():
     run = Run.start("sft", "tiny")
     run.update(host="elsewhere", pid=0)
@@ -201,6 +231,20 @@ def test_138_the_old_run_json_stays_when_the_new_one_cannot_be_written(monkeypat
     with pytest.raises(OSError):
         run.finish()
     assert run.status == "running"
+
+
+def test_151_in_a_locale_without_utf8_records_and_logs_are_utf8_all_the_same(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text(
+        "from toolset_nb.runs import Run\n"
+        "run = Run.start('sft', 'tiny', 'mine', answers={'prompts': ['Öffne 日本']})\n"
+        "run.log({'step': 1, 'note': 'é'})\n"
+        "assert run.history()[0]['note'] == 'é' and run.record['answers']['prompts'] == ['Öffne 日本']\n",
+        "utf-8",
+    )
+    env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(repo_root())}
+    subprocess.run([sys.executable, str(code)], env=env, check=True)
+    assert find("mine").history() == [{"step": 1, "note": "é"}]
 
 
 def test_file_hash_is_sha256_of_the_bytes(tmp_path):

@@ -14,6 +14,7 @@ from toolset_nb.settings import (
     SFTSettings,
     check,
     choices,
+    from_yaml,
     origins,
     read,
 )
@@ -205,6 +206,21 @@ def test_a_script_without_ipython_takes_every_simple_global():
     assert read(SFTSettings, namespace).max_steps == 5
     with pytest.raises(SettingsError, match="did you mean max_steps"):
         read(SFTSettings, {"max_stepz": 5})
+
+
+@pytest.mark.parametrize("text", ["epochs: 1\nepochs: 2", "{epochs: 1, epochs: 2}"])
+def test_65_a_key_that_stands_twice_is_refused(text):
+    with pytest.raises(SettingsError, match="mine.yaml is .*a key stands twice"):
+        from_yaml(text, "mine.yaml")
+
+
+def test_66_a_value_of_billions_of_parts_is_shown_short():
+    value = "x"
+    for _ in range(40):
+        value = [value] * 9  # as YAML's aliases make it
+    with pytest.raises(SettingsError) as caught:
+        check(SFTSettings, {"max_rows": value})
+    assert "parameter max_rows is [[" in str(caught.value) and len(str(caught.value)) < 200
 
 
 names = st.one_of(st.sampled_from(sorted(SFTSettings.model_fields)), st.text(max_size=30))

@@ -3,11 +3,12 @@
 import itertools
 import json
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
 
-from toolset_nb import calls, models, training
+from toolset_nb import calls, models, runs, training
 from toolset_nb.jsonl import DataError
 from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run, RunError
@@ -145,7 +146,7 @@ def test_a_row_that_the_trainer_lost_stops_the_training(tokenizer):
 
 def test_a_kto_trainers_rows_are_read_too(tokenizer):
     data = [row(0)]
-    ids = tokenizer(data[0]["completion"][0]["content"] + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    ids = tokenizer(data[0]["completion"][0]["content"] + "<|im_end|>\n", add_special_tokens=False)["input_ids"]
     check_supervised(SimpleNamespace(train_dataset=[{"completion_ids": ids}]), tokenizer, data)
     with pytest.raises(DataError, match="row r0"):
         check_supervised(SimpleNamespace(train_dataset=[{"completion_ids": ids[:2]}]), tokenizer, data)
@@ -156,7 +157,7 @@ HISTORY = [{"step": n, "loss": 3 / n, "rewards/margins": n / 10, "kl": 0.1 * n} 
 
 @pytest.mark.parametrize(
     ("method", "labels"),
-    [("sft", ["loss (nats per token)"]), ("kto", ["loss (nats per token)", "rewards/margins", "KL (nats)"])],
+    [("sft", ["loss (nats per token)"]), ("kto", ["loss", "rewards/margins", "KL (nats)"])],
 )
 def test_the_plot_has_labelled_axes_and_every_point(method, labels):
     figure = plot(HISTORY, method)
@@ -207,12 +208,12 @@ def test_held_out_prompts_are_answered_and_judged(tiny_model, tokenizer, monkeyp
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     monkeypatch.setattr(training.answers, "HELD_OUT", 3)
-    assert held_out(model, models.embedded_tokenizer()) == 0.0  # a random model
+    assert held_out(model, models.embedded_tokenizer(), SFTSettings()) == 0.0  # a random model
     context = dict.fromkeys(catalogue().context["required"], "x")
     context |= {"sessionId": "session_1732300800000_a1b2c3d4e", "workspaceId": "default"}
     good = calls.render([calls.Call("vaultManager_createFolder", {"context": context, "path": "A"})])
-    monkeypatch.setattr(training.answers, "answer", lambda *_, **__: [good, good[:-40], "Which one?"])
-    assert held_out(model, None) == pytest.approx(1 / 3)
+    monkeypatch.setattr(training.answers, "_replies", lambda *_, **__: [good, good[:-40], "Which one?"])
+    assert held_out(model, None, SFTSettings()) == pytest.approx(1 / 3)
 
 
 @pytest.mark.filterwarnings("error")
@@ -225,6 +226,58 @@ def test_tokens_are_counted_by_the_rows_where_the_trainer_does_not():
     pairs = Dataset.from_dict({"prompt_ids": [[1], [2]]})  # KTO's rows: TRL counts them itself
     for without in (None, SimpleNamespace(dataset=pairs)):
         assert progress._tokens_seen(progress._running_lengths(without), 1.5) == 0
+
+
+def logs_of(run: Run, first_step: int, counts: list[dict], interactive: bool = False) -> list[dict]:
+    """The run's log after a trainer of 4 rows that starts at a step and logs so many steps, one row a step."""
+    from datasets import Dataset
+
+    [callback] = training.callbacks(run, interactive, "sft", SFTSettings())
+    args = SimpleNamespace(output_dir=run.folder / "checkpoints", save_total_limit=3)
+    state = SimpleNamespace(global_step=first_step, max_steps=8, epoch=first_step / 4, is_world_process_zero=True)
+    loader = SimpleNamespace(dataset=Dataset.from_dict({"input_ids": [[1] * 100] * 4}))
+    callback.on_train_begin(args, state, None, train_dataloader=loader)
+    callback.last -= 10  # the first step took ten seconds
+    for count in counts:
+        state.global_step += 1
+        state.epoch = state.global_step / 4
+        callback.on_log(args, state, None, logs={"loss": 1.0, **count})
+    return run.history()
+
+
+@pytest.mark.parametrize("by_trl", [True, False], ids=["counted by TRL", "counted by rows"])
+def test_a_resumed_run_goes_on_counting_tokens_and_its_first_line_tells_the_speed_since_then(by_trl):
+    counts = [{"num_tokens": number * 100} if by_trl else {} for number in range(1, 5)]
+    run = Run.start("sft", "tiny")
+    logs_of(run, 0, counts)
+    history = logs_of(run, 3, counts[:2])  # killed after step 4, on from the checkpoint of step 3
+    assert [row["num_tokens"] for row in history] == [100, 200, 300, 400, 500]
+    assert 9 < history[3]["tokens_per_second"] < 11
+
+
+def test_a_live_plot_tells_speed_memory_and_remaining_time(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda figure, **_: shown.append(figure))
+    logs_of(Run.start("sft", "tiny"), 0, [{"num_tokens": 100}], interactive=True)
+    assert all(words in shown[0].get_suptitle() for words in ("step     1/8", "tokens/s", "GB", "ETA"))
+
+
+def test_a_loss_that_is_no_number_is_told_in_the_record(capsys):
+    run = Run.start("sft", "tiny")
+    logs_of(run, 0, [{"loss": float("nan")}])
+    assert (
+        "The loss is not a number" in run.record["warnings"] and "! The loss is not a number" in capsys.readouterr().out
+    )
+
+
+def test_memory_is_read_where_python_has_no_resource_module(monkeypatch):
+    import psutil
+
+    info = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=3e9))
+    monkeypatch.setattr(psutil, "Process", lambda: info)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert progress._resident_gb() == 3.0
 
 
 def test_a_plot_before_the_first_step_is_empty():
@@ -283,6 +336,45 @@ def test_74_another_methods_run_or_one_without_a_checkpoint_is_refused():
         training.resume_point(SFTSettings(resume="s"))
     with pytest.raises(RunError, match="no unfinished sft run with a whole checkpoint"):
         training.resume_point(SFTSettings(resume="latest"))
+
+
+STARTED = {
+    "parameters": {"lora_rank": 16, "max_length": 512, "seed": 1},
+    "base_model": {"name": "A", "revision": None},
+    "dataset": {"file": "sft.jsonl", "sha256": "0" * 64, "rows": 30},
+    "parent": "first",
+}
+OTHERS = {
+    "74 another SFT run": {"parent": "second"},
+    "142 another model": {"base_model": {"name": "B", "revision": None}},
+    "142 another rank": {"parameters": {**STARTED["parameters"], "lora_rank": 8}},
+    "another length": {"parameters": {**STARTED["parameters"], "max_length": 1024}},
+    "another seed": {"parameters": {**STARTED["parameters"], "seed": 2}},
+    "another file": {"dataset": {**STARTED["dataset"], "sha256": "1" * 64}},
+    "fewer rows": {"dataset": {**STARTED["dataset"], "rows": 20}},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_a_run_that_was_started_with_something_else_is_not_resumed(other, capsys):
+    run = Run.start("sft", "tiny", "a", **STARTED)
+    checkpoint(run, 5)
+    run.fail("stopped")
+    with pytest.raises(RunError, match="resume: .*a was started with .*, now it is .*: give the same again"):
+        training.resume_point(SFTSettings(resume="a"), STARTED | other)
+    assert training.resume_point(SFTSettings(resume="auto"), STARTED | other) == (None, None)
+    assert "! Not resumed" in capsys.readouterr().out and run.status == "failed"
+    assert training.resume_point(SFTSettings(resume="auto"), STARTED)[0].folder == run.folder
+
+
+def test_143_a_run_that_another_process_trains_is_left_alone_but_by_those_that_were_launched_for_it(monkeypatch):
+    run = Run.start("sft", "tiny", "a")
+    checkpoint(run, 5)
+    run.update(pid=os.getppid(), process_started=runs._process_started(os.getppid()))
+    with pytest.raises(RunError, match=f"a is running here, in process {os.getppid()}"):
+        training.resume_point(SFTSettings(resume="a"))
+    monkeypatch.setenv("TOOLSET_NB_RUN", str(run.folder.resolve()))
+    assert training.resume_point(SFTSettings(resume="a"))[0].folder == run.folder
 
 
 def test_a_dataset_is_found_from_any_folder(monkeypatch, tmp_path):

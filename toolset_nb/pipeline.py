@@ -2,13 +2,16 @@
 
 Each step is a papermill run of its notebook.
 
-A pipeline is a folder `runs/<name>/` with `pipeline.json` (what each step was given and how it ended) and the executed notebooks.
-Started again under its name it goes on at the step that has not ended well; a training step there resumes from its
-newest whole checkpoint. No step's work is done here.
+A pipeline is a folder `runs/<name>/` with `pipeline.json` (what each step was given, how it ended, which run it made) and the
+executed notebooks. Started again under its name it goes on at the step that has not ended well; a training step there resumes
+from its newest whole checkpoint. A step that made another run than before has those after it done again, since they are given
+the run's name. No step's work is done here.
 """
 
+import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,9 +21,21 @@ from typing import Any
 from toolset_nb import runs
 from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
-from toolset_nb.settings import PipelineSettings, SettingsError, from_yaml
+from toolset_nb.settings import (
+    EvaluateSettings,
+    ExportSettings,
+    KTOSettings,
+    PipelineSettings,
+    Settings,
+    SettingsError,
+    SFTSettings,
+    check,
+    from_yaml,
+)
 
 STEPS = ("sft", "kto", "evaluate", "export")
+TRAINING = STEPS[:2]
+SETTINGS = {"sft": SFTSettings, "kto": KTOSettings, "evaluate": EvaluateSettings, "export": ExportSettings}
 
 
 class PipelineError(ToolsetError, RuntimeError):
@@ -29,8 +44,11 @@ class PipelineError(ToolsetError, RuntimeError):
     exit_code = 2
 
 
-def plan(settings: PipelineSettings, name: str) -> dict[str, dict[str, Any]]:
-    """Step -> the parameters of its notebook; raises SettingsError for a step or a parameter text that cannot be."""
+def plan(settings: PipelineSettings, name: str, made: dict[str, str] | None = None) -> dict[str, dict[str, Any]]:
+    """Step -> the parameters of its notebook; raises SettingsError for a step, or a parameter of one, that cannot be.
+
+    `made` names the runs of the steps that are done: a second run of a name carries a number.
+    """
     chosen = [part.strip() for part in settings.steps.split(",") if part.strip()]
     unknown = [step for step in chosen if step not in STEPS]
     if unknown or not chosen:
@@ -38,26 +56,37 @@ def plan(settings: PipelineSettings, name: str) -> dict[str, dict[str, Any]]:
     shared = {
         key: value for key, value in (("model_size", settings.model_size), ("base_model", settings.base_model)) if value
     }
-    sft, kto = f"{name}-sft", f"{name}-kto"
+    names = {step: f"{name}-{step}" for step in TRAINING}
+    sft, kto = (names | (made or {})).values()
     targets = ["base", *(run for step, run in (("sft", sft), ("kto", kto)) if step in chosen)]
     given = {
-        "sft": {**shared, "run_name": sft, "resume": "auto"},
-        "kto": {"sft_run": sft, "run_name": kto, "resume": "auto"},
+        "sft": {**shared, "run_name": names["sft"], "resume": "auto"},
+        "kto": {"sft_run": sft, "run_name": names["kto"], "resume": "auto"},
         "evaluate": {"targets": ",".join(targets)},
         "export": {"run": targets[-1] if len(targets) > 1 else "latest"},
     }
-    return {step: given[step] | _extra(settings, step) for step in STEPS if step in chosen}
+    every = settings.model_dump(include={"seed", "interactive"}, exclude_defaults=True)
+    steps = {step: every | given[step] | _extra(settings, step) for step in STEPS if step in chosen}
+    for step, parameters in steps.items():
+        _checked(step, parameters)
+    return steps
 
 
 def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
-    """Executes the steps that are not done yet; the pipeline's folder. Raises PipelineError at the first that fails."""
+    """Executes the steps that are not done yet; the pipeline's folder. Raises PipelineError at the first that fails.
+
+    Where one of them uploads, the Hub is asked before the first whether it may: see `export.check_hub`.
+    """
     import papermill
 
     name = settings.run_name or datetime.now(UTC).strftime("%Y%m%dT%H%M%S-pipeline")
-    folder = runs.runs_folder() / name
+    folder, state = runs.runs_folder() / name, status(name)
+    steps = plan(settings, name)
+    _check_hub({step: steps[step] for step in steps if state.get(step, {}).get("status") != "complete"})
     folder.mkdir(parents=True, exist_ok=True)
-    state = status(name)
-    for step, parameters in plan(settings, name).items():
+    for step in steps:
+        made = {each: entry["run"] for each, entry in state.items() if "run" in entry}
+        parameters = plan(settings, name, made)[step]
         if state.get(step, {}).get("status") == "complete" and state[step]["parameters"] == parameters:
             say(f"{step}: done before, in {state[step]['seconds']:.0f} s")
             continue
@@ -90,6 +119,7 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
                 f"To go on from there: python -m toolset_nb pipeline --run-name {name}"
             ) from None
         state[step] |= {"status": "complete", "seconds": round(time.monotonic() - started, 1)}
+        state[step] |= {"run": _newest(parameters["run_name"])} if step in TRAINING else {}
         _write(folder, state)
         say(f"{step}: done in {state[step]['seconds']:.0f} s")
     return folder
@@ -109,10 +139,34 @@ def status(name: str) -> dict[str, Any]:
         return {}
 
 
+def _newest(name: str) -> str:
+    """The run of this name, or of this name and a number, that was completed last."""
+    named = [run for run in runs.list_runs() if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.folder.name)]
+    done = [run for run in named if run.status == "complete"]
+    return max(done, key=lambda run: run.record["finished"]).folder.name if done else name
+
+
 def _extra(settings: PipelineSettings, step: str) -> dict[str, Any]:
     """A step's own parameters, written as YAML: `max_rows: 200, epochs: 1`."""
     text = getattr(settings, f"{step}_parameters").strip()
     return from_yaml(text if text.startswith("{") or "\n" in text else "{" + text + "}", f"parameter {step}_parameters")
+
+
+def _checked(step: str, parameters: dict[str, Any]) -> Settings:
+    """A step's settings as its notebook will read them; raises SettingsError naming the step."""
+    try:
+        return check(SETTINGS[step], parameters)
+    except SettingsError as error:
+        raise SettingsError(f"step {step}: {error}") from None
+
+
+def _check_hub(steps: dict[str, dict[str, Any]]) -> None:
+    """Raises ExportError where a step could not upload in the end."""
+    from toolset_nb.export import check_hub
+
+    for settings in itertools.starmap(_checked, steps.items()):
+        if getattr(settings, "push_to_hub", False):
+            check_hub(settings.hub_repo)
 
 
 def _write(folder: Path, state: dict[str, Any]) -> None:

@@ -3,8 +3,11 @@
 Memory is estimated from the model's shape, not measured; nothing is loaded or fetched here.
 """
 
+import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolset_nb import models
@@ -38,7 +41,7 @@ def estimate(size: str, values: dict[str, Any], machine: Hardware, method: str =
     activations, since a batch is scored with its KL pairs.
     """
     entry = models.sizes()[size]
-    values = {**entry["sft"], **values}  # KTO trains the adapter that SFT made
+    values = {**entry["sft"], **values}
     shape, cuda, lean = entry["shape"], machine.device == "cuda", models.lean(size, machine)
     weights = entry["download_gb"] * 1e9 if lean else shape["parameters"] * 4
     trained = trained_parameters(shape, values)
@@ -49,6 +52,7 @@ def estimate(size: str, values: dict[str, Any], machine: Hardware, method: str =
     kept = 1 if lean else (shape["layers"] if values.get("lora_rank") else values.get("layers", shape["layers"]))
     logits = values["max_length"] * shape["vocabulary"] * 4
     parts = {"weights": weights, "trained": states, "activations": layer * kept, "logits": logits, "process": PROCESS}
+    parts |= {"experts": entry["beyond_gb"] * 1e9} if "beyond_gb" in entry else {}
     parts = {name: round(amount / GIB, 2) for name, amount in parts.items()}
     total = sum(parts.values())
     inputs = tokens * shape["hidden"] * 2 * shape["layers"] / GIB
@@ -70,16 +74,21 @@ def trained_parameters(shape: dict[str, Any], values: dict[str, Any]) -> int:
 
 
 def check(size: str, base: str, values: dict[str, Any], machine: Hardware, method: str = "sft") -> None:
-    """Prints needed against found, and raises ModelError with what to change where it cannot work."""
+    """Prints needed against found, and raises ModelError with what to change where it cannot work.
+
+    For KTO `values` also say what the SFT run trains, since KTO goes on with its adapter.
+    """
+    check_platform(method)
     need = estimate(size, values, machine, method)
-    given_base = base not in ("", models.sizes()[size]["base_model"])  # its own size is not known: shown, never stopped
+    own = Path(models.sizes()[size]["base_model"]).name  # of another base the size is not known: shown, never stopped
+    given_base = Path(base).name not in ("", own)
     found = {"GPU memory": machine.free, "RAM": machine.ram, "disk": machine.disk}
     asked = {"GPU memory": need.gpu, "RAM": need.ram, "disk": need.disk}
     print(f"{'GiB':<12}{'needed':>8}{'found':>8}" + ("   (of the size's own base model)" if given_base else ""))
     for name, amount in asked.items():
         print(f"{name:<12}{amount:>8.1f}{found[name]:>8.1f}")
     print("made of: " + ", ".join(f"{name} {amount:.1f}" for name, amount in need.parts.items()))
-    for name in drifted():
+    for name in drifted(machine):
         print(f"! {name}")
     check_access(base or ("" if size == "tiny" else models.sizes()[size]["base_model"]))
     short = [name for name, amount in asked.items() if found[name] and amount > found[name]]
@@ -95,10 +104,27 @@ def check(size: str, base: str, values: dict[str, Any], machine: Hardware, metho
         raise ModelError(f"model_size {size} does not fit here ({told}): {remedy}")
 
 
-def drifted() -> list[str]:
-    """Sentences on packages that are missing or of another version than the pins ask for."""
+def check_platform(method: str) -> None:
+    """Raises ModelError on Apple silicon for what was never tried there: KTO, and training by unsloth's own MLX classes."""
+    if (platform.system(), platform.machine()) != ("Darwin", "arm64"):
+        return
+    if method == "kto":
+        raise ModelError(
+            "KTO is not offered on Apple silicon: take it to Linux or Colab, or leave it out (pipeline: steps sft,evaluate,export)"
+        )
+    if find_spec("mlx"):
+        raise ModelError(
+            "with mlx installed unsloth trains by classes of its own, which this notebook does not know: pip uninstall mlx, "
+            "and the processor's cores train the embedded model"
+        )
+
+
+def drifted(machine: Hardware) -> list[str]:
+    """Sentences on packages that are missing or of another version than the pins ask for; bitsandbytes matters on CUDA."""
     found = []
     for name, wanted in pins().items():
+        if name == "bitsandbytes" and machine.device != "cuda":
+            continue
         try:
             has = version(name).partition("+")[0]
         except PackageNotFoundError:
@@ -112,7 +138,7 @@ def pins() -> dict[str, str]:
     """Package -> version of those that train, by the requirements files."""
     text = "\n".join((repo_root() / f"requirements-{name}.txt").read_text("utf-8") for name in ("colab", "unsloth"))
     wanted = dict(re.findall(r"^([\w-]+)==([\w.]+)", text, re.M))
-    names = ("transformers", "trl", "peft", "datasets", "accelerate", "unsloth", "unsloth_zoo")
+    names = ("transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "unsloth", "unsloth_zoo")
     return {name: wanted[name] for name in names if name in wanted}
 
 

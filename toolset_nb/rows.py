@@ -208,7 +208,8 @@ def system_text(
         known, called = catalogue().tools, [name for name in tools if name in catalogue().tools]
         shown = [tool for tool in known.values() if not tool.hidden or tool.name in called]
         if tool_exposure == "agent":
-            agents = {known[name].agent for name in called} or {pick.choice(sorted({t.agent for t in shown if t.agent}))}
+            every = sorted({tool.agent for tool in shown if tool.agent})
+            agents = {known[name].agent for name in called} or {pick.choice(every)}
             shown = [tool for tool in shown if tool.agent in agents]
         example = calls.render([Call("tool_name", {"context": {key: "..." for key in CONTEXT_FIELDS}})], call_format)
         parts.append("Tools:\n" + catalogue().text_list([tool.name for tool in shown]))

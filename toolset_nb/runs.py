@@ -30,6 +30,7 @@ from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
 FINISHED = "finished"
+RENDERING = ("call_format", "context_source", "tool_exposure")  # of a training notebook's parameters
 PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo", "datasets", "accelerate", "bitsandbytes")
 
 
@@ -125,6 +126,11 @@ class Run:
         record = self.record
         return record["status"] == "running" and record["host"] != socket.gethostname()
 
+    def rendering(self) -> dict[str, str]:
+        """How its rows were rendered in training, and so how it has to be asked: what the record holds of RENDERING."""
+        given = self.record.get("parameters") or {}
+        return {name: given[name] for name in RENDERING if name in given}
+
     def write(self, record: dict[str, Any]) -> None:
         """Replaces run.json in one step; of several processes the first alone does."""
         if not is_main():
@@ -146,8 +152,9 @@ class Run:
         self.write({**record, **results, "status": "complete", "finished": _now()})
 
     def reopen(self) -> None:
-        """Running again, in this process: a resumed run."""
-        self.update(status="running", resumed=_now(), **_process())
+        """Running again, in this process: a resumed run, which forgets why it had ended."""
+        kept = {name: value for name, value in self.record.items() if name not in ("reason", "finished")}
+        self.write({**kept, "status": "running", "resumed": _now(), **_process()})
 
     def fail(self, reason: str) -> None:
         self.update(status="failed", reason=reason, finished=_now())
@@ -175,15 +182,6 @@ class Run:
                         rows.pop()
                     rows.append(row)
         return rows
-
-    @contextlib.contextmanager
-    def guard(self):
-        """Marks the run failed, with the reason, when the block raises."""
-        try:
-            yield self
-        except BaseException as error:
-            self.fail(f"{type(error).__name__}: {error}")
-            raise
 
 
 def find(name: str, method: str | None = None) -> Run:
@@ -214,24 +212,35 @@ def find(name: str, method: str | None = None) -> Run:
 def finished() -> Run:
     """The repository's finished model as a run under runs/, on this machine's copy of the embedded model.
 
-    Copied when it is first asked for, and anew, without old reports and exports, when the repository has another one.
+    Copied when it is first asked for, and anew, without old reports and exports, when the repository has another one. The
+    embedded model is unpacked again where its folder is gone.
     """
     from toolset_nb import models
 
     source, folder = repo_root() / FINISHED, runs_folder() / FINISHED
     weights = Path("adapter") / "adapter_model.safetensors"
-    if (folder / weights).exists() and file_hash(folder / weights) == file_hash(source / weights):
+    same = (folder / weights).exists() and file_hash(folder / weights) == file_hash(source / weights)
+    if same and Path(Run(folder).record["base_folder"]).is_dir():
         return Run(folder)
-    base, copy = str(models.embedded()), folder.with_name(f".{FINISHED}-{os.getpid()}")
+    base = str(models.embedded())
+    if same:
+        _put_on(base, Run(folder), Run(folder).record)
+        return Run(folder)
+    copy = folder.with_name(f".{FINISHED}-{os.getpid()}")
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("run.json"))
-    config = copy / "adapter" / "adapter_config.json"
-    config.write_text(
-        json.dumps(json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": base}, indent=2) + "\n"
-    )
-    Run(copy).write({**Run(source).record, "base_folder": base})
+    _put_on(base, Run(copy), Run(source).record)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(copy, folder)
     return Run(folder)
+
+
+def _put_on(base: str, run: Run, record: dict[str, Any]) -> None:
+    """Writes the base's folder on this machine into the run's adapter and, with all else of `record`, into its run.json."""
+    config = run.folder / "adapter" / "adapter_config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": base}, indent=2) + "\n"
+    )
+    run.write({**record, "base_folder": base})
 
 
 def complete_names() -> list[str]:
@@ -303,7 +312,7 @@ def _process() -> dict[str, Any]:
 
 
 def _process_started(pid: int) -> float | None:
-    """When the process began, in clock ticks since boot (0 where there is no /proc); None when it is gone.
+    """When the process began, in clock ticks since boot (in seconds since 1970 where there is no /proc); None when it is gone.
 
     A process id alone may have been given to another process since; a zombie is gone although it still has one.
     """
@@ -311,13 +320,14 @@ def _process_started(pid: int) -> float | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else float(fields[19])
     except (OSError, IndexError, ValueError):
-        if Path("/proc").exists():
+        if Path("/proc").exists():  # where the system's clock is set anew, the ticks stay
             return None
-    try:
-        os.kill(pid, 0)
-        return 0.0
-    except OSError:
-        return None
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    return None
 
 
 def _point_latest(folder: Path) -> None:

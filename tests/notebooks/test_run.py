@@ -216,7 +216,7 @@ def test_every_notebook_runs_under_nbval(tiny_model, tmp_path):
     [
         ("modle_size", "7b", "unknown parameter modle_size (value '7b'): did you mean model_size?"),
         ("push_to_hub", "flase", "parameter push_to_hub is 'flase'; expected true or false"),
-        ("model_size", "7b", "model_size 7b needs a CUDA GPU with 12 GB"),
+        ("model_size", "7b", "model_size 7b needs a CUDA GPU with 10 GB"),
     ],
 )
 def test_a_parameter_that_cannot_be_stops_the_notebook_at_once(tmp_path, key, value, message):
@@ -230,6 +230,23 @@ def test_a_parameter_that_cannot_be_stops_the_notebook_at_once(tmp_path, key, va
     assert done.returncode == 1
     assert message in done.stderr
     assert time.monotonic() - started < 30  # a few seconds of the kernel's; the rest is papermill's own start
+    assert not (tmp_path / "runs").exists()
+
+
+def test_63_a_notebook_is_not_written_over_by_its_own_run(tmp_path):
+    copy = tmp_path / "sft.ipynb"
+    shutil.copy(ROOT / "notebooks" / "sft.ipynb", copy)
+    command = [sys.executable, "-m", "papermill", copy.name, copy, "--no-progress-bar"]
+    env = environment(tmp_path / "runs")
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "papermill's output is its input" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_64_an_output_folder_that_is_not_there_stops_before_the_first_cell(tmp_path):
+    command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / "sft.ipynb", tmp_path / "none" / "out.ipynb"]
+    done = subprocess.run(command, env=environment(tmp_path / "runs"), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and f"{tmp_path / 'none'} doesn't exist" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -258,6 +258,14 @@ def test_trl_takes_every_argument(name):
         assert not set(given) - parameters.keys(), call.func.id
 
 
+@pytest.mark.parametrize("name", sorted(TRAINING))
+def test_machine_memory_and_rows_are_checked_before_a_model_is_fetched(name):
+    code = "\n".join(cell.source for cell in code_cells(name))
+    steps = ("models.hardware(", "models.choose(", "preflight.check(", "load_tokenizer(", "drop_long(", "= models.load")
+    places = [code.rindex(step) for step in steps]
+    assert places == sorted(places)
+
+
 def test_every_notebook_is_in_the_table_of_this_file():
     assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == SETTINGS.keys()
 

@@ -48,7 +48,7 @@ def ollama(httpserver):
 
     def chat(request: Request) -> Response:
         body = request.get_json()
-        assert not body.keys() - {"model", "messages", "stream", "options", "tools", "format"}
+        assert not body.keys() - {"model", "messages", "stream", "options", "tools", "format", "think"}
         if body["model"] == "no-tools:latest" and "tools" in body:
             return Response(json.dumps({"error": f"{body['model']} does not support tools"}), status=400)
         for message in body["messages"]:
@@ -291,3 +291,12 @@ def test_tools_that_are_not_sent_need_not_be_seen(llamacpp):
 def test_every_kind_has_all_its_words():
     for kind in kinds().values():
         assert kind.title and kind.tools and kind.length and kind.start and kind.chat in ("openai", "ollama")
+
+
+def test_a_base_that_can_think_is_asked_not_to():
+    sent = {
+        name: Endpoint("http://127.0.0.1:1", "m", kind=kinds()[name]).request([])[1]
+        for name in ("llamacpp", "vllm", "ollama", "lmstudio")
+    }
+    assert sent["llamacpp"]["chat_template_kwargs"] == sent["vllm"]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert sent["ollama"]["think"] is False and "chat_template_kwargs" not in sent["lmstudio"]

@@ -44,14 +44,28 @@ def train(script: str, folder: str, trouble: str = "") -> None:
     torch.set_num_threads(1)
     training.answer = lambda *_, **__: [""] * 3
     log = Path(folder) / "rows.jsonl"
+    references = []
 
     class Trouble(transformers.TrainerCallback):
+        def on_train_begin(self, args, state, control, model, **_):
+            references.append({name: weight.clone() for name, weight in model.named_parameters() if ".ref." in name})
+
+        def on_train_end(self, args, state, control, model, **_):
+            weights = dict(model.named_parameters())
+            kept = all(torch.equal(weights[name], weight) for name, weight in references[0].items())
+            moved = any(
+                not torch.equal(weights[name.replace(".ref.", ".default.")], weights[name]) for name in references[0]
+            )
+            (Path(folder) / "reference.json").write_text(json.dumps({"kept": kept, "moved": moved}))
+
         def on_step_end(self, args, state, control, **_):
             if trouble == "step" and state.global_step == 5:
                 die()
 
-        def on_step_begin(self, args, state, control, **_):
+        def on_step_begin(self, args, state, control, model, **_):
             batch = args.per_device_train_batch_size
+            if trouble == "nan" and state.global_step == 2:
+                next(weight for weight in model.parameters() if weight.requires_grad).data.fill_(math.nan)
             if trouble.startswith("memory") and state.global_step == int(trouble[-1]) and batch > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory (raised by the test)")
             if trouble == "always":
@@ -64,6 +78,17 @@ def train(script: str, folder: str, trouble: str = "") -> None:
         transformers.Trainer._save_optimizer_and_scheduler = lambda self, path: (
             die() if self.state.global_step == 4 else original(self, path)
         )
+    if trouble == "scoring":
+        import trl
+
+        scored = trl.KTOTrainer.compute_ref_log_probs
+
+        def too_much(self, model, batch):
+            if self.args.per_device_train_batch_size > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory (raised by the test)")
+            return scored(self, model, batch)
+
+        trl.KTOTrainer.compute_ref_log_probs = too_much
     if trouble == "disk":
 
         def full(self, path):
@@ -205,6 +230,7 @@ def test_the_smallest_batch_that_does_not_fit_ends_with_what_would_help(start, t
     run = Run(tmp_path / "a" / "it")
     assert [entry["batch_size"] for entry in run.record["recovered"]] == [2, 1]
     assert "lower max_length" in run.record["reason"]
+    assert (run.folder / "plots" / "loss.png").is_file()  # of a run that failed, too
 
 
 def test_ktos_batches_stay_even_and_its_reference_stays_the_sft_model(start, whole):
@@ -213,3 +239,18 @@ def test_ktos_batches_stay_even_and_its_reference_stays_the_sft_model(start, who
     expected = {"at_step": 3, "from_step": 2, "batch_size": 2, "gradient_accumulation": 2}
     assert run.status == "complete" and run.record["recovered"] == [expected]
     assert [row["step"] for row in run.history()] == [1, 2, 3, 4, 5, 6]
+    assert json.loads((whole / "reference.json").read_text()) == {"kept": True, "moved": True}
+
+
+def test_memory_that_runs_out_while_ktos_reference_is_scored_halves_the_batch_too(start, whole):
+    given = {"notebook": "kto", "sft_run": "it", "run_name": "scored", "epochs": 2}
+    assert start(whole, "scoring", **given) == 0, (whole / "output.txt").read_text()
+    run = Run(whole / "scored")
+    expected = {"at_step": 0, "from_step": 0, "batch_size": 2, "gradient_accumulation": 2}
+    assert run.status == "complete" and run.record["recovered"] == [expected]
+    assert json.loads((whole / "reference.json").read_text()) == {"kept": True, "moved": True}
+
+
+def test_148_a_loss_that_is_no_number_is_told(start, tmp_path):
+    assert start(tmp_path / "a", "nan") == 0, (tmp_path / "a" / "output.txt").read_text()
+    assert "The loss is not a number" in Run(tmp_path / "a" / "it").record["warnings"]

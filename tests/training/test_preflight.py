@@ -58,7 +58,43 @@ def test_what_fits_is_shown_and_what_does_not_stops_with_a_remedy(capsys):
 def test_a_package_of_another_version_is_named(monkeypatch):
     assert preflight.pins().keys() >= {"trl", "transformers", "peft", "unsloth"}
     monkeypatch.setattr(preflight, "version", lambda name: "0.1")
-    assert any(line.startswith("trl is 0.1, tested with 1.15.0") for line in preflight.drifted())
+    assert any(line.startswith("trl is 0.1, tested with 1.15.0") for line in preflight.drifted(LAPTOP))
+    told = [any("bitsandbytes" in line for line in preflight.drifted(machine)) for machine in (LAPTOP, T4)]
+    assert told == [False, True]  # what it is needed for is done on CUDA alone
+
+
+def test_kto_of_the_embedded_model_is_stopped_too_and_counts_what_its_run_trains(tmp_path):
+    base = str(tmp_path / "models" / "SmolLM2-135M-Instruct")  # where a run's record says that it lies
+    with pytest.raises(ModelError, match="RAM: .*lower batch_size"):
+        preflight.check("tiny", base, values("tiny", "kto"), LAPTOP._replace(ram=1.0), "kto")
+    preflight.check("tiny", str(tmp_path / "another"), values("tiny", "kto"), LAPTOP._replace(ram=1.0), "kto")
+    whole, small = values("tiny", "kto"), values("tiny", "kto", lora_rank=8, lora_alpha=8)
+    need = [preflight.estimate("tiny", given, LAPTOP, "kto").parts["trained"] for given in (whole, small)]
+    assert need[1] < need[0] / 10
+
+
+@pytest.mark.parametrize("status", [None, 401, 429, 500], ids=["no network", "401", "429", "500"])
+def test_149_a_hub_that_does_not_answer_is_told_and_the_cache_may_do(monkeypatch, httpserver, capsys, status):
+    from huggingface_hub import constants
+
+    place = httpserver.url_for("") if status else "http://127.0.0.1:1"
+    httpserver.expect_request("/me/model/resolve/main/config.json").respond_with_data("", status=status or 200)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", place)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place + "/{repo_id}/resolve/{revision}/{filename}")
+    preflight.check_access("me/model")
+    assert "The Hub does not answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "mlx", "words"), [("kto", None, "KTO is not offered"), ("sft", 1, "with mlx installed")]
+)
+def test_on_apple_silicon_what_was_never_tried_is_refused(monkeypatch, method, mlx, words):
+    monkeypatch.setattr(preflight.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(preflight.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(preflight, "find_spec", lambda name: mlx)
+    with pytest.raises(ModelError, match=words):
+        preflight.check("tiny", "", values("tiny"), LAPTOP, method)
 
 
 @pytest.mark.parametrize(

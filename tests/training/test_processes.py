@@ -1,7 +1,9 @@
 """Two real processes on a CPU (gloo) train as one does with the same rows a step: same rows together, same losses, one record."""
 
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -33,7 +35,7 @@ _transformers.Trainer.get_batch_samples = _seen
 
 @pytest.fixture(scope="module")
 def trained(tiny_model, tmp_path_factory):
-    """trained(processes, batch_size, *options): the run that the command line leaves."""
+    """trained(processes, batch_size, *options): the run that the command line leaves; `sft_run` is refined by KTO in its place."""
     folder = tmp_path_factory.mktemp("processes")
     notebook = nbformat.read(repo_root() / "notebooks" / "sft.ipynb", 4)
     place = next(n for n, cell in enumerate(notebook.cells) if "training.train(" in cell.source)
@@ -41,12 +43,19 @@ def trained(tiny_model, tmp_path_factory):
     nbformat.write(notebook, folder / "sft.ipynb")
     values = {"model_size": "tiny", "base_model": str(tiny_model), "max_rows": 24, "max_steps": 6, "save_steps": 3}
     values |= {"logging_steps": 1, "gradient_accumulation": 1, "max_length": 512, "interactive": "no", "eval_steps": 6}
-    (folder / "short.yaml").write_text(json.dumps(values))
+    (folder / "sft.yaml").write_text(json.dumps(values))
+    (folder / "kto.yaml").write_text(
+        json.dumps({k: v for k, v in values.items() if k not in ("model_size", "base_model")})
+    )
+    shutil.copy(repo_root() / "notebooks" / "kto.ipynb", folder)
 
-    def run(processes, batch_size, *options):
-        name = "-".join([f"of-{processes}", *options])
-        command = [sys.executable, "-m", "toolset_nb", "launch", folder / "sft.ipynb", "--processes", str(processes)]
-        command += ["-f", folder / "short.yaml", "-p", "batch_size", str(batch_size), "-p", "run_name", name, *options]
+    @functools.cache
+    def run(processes, batch_size, *options, sft_run=""):
+        name = "-".join(["kto" if sft_run else "of", str(processes), *options])
+        notebook = folder / ("kto.ipynb" if sft_run else "sft.ipynb")
+        command = [sys.executable, "-m", "toolset_nb", "launch", notebook, "--processes", str(processes)]
+        command += ["-f", notebook.with_suffix(".yaml"), "-p", "batch_size", str(batch_size), "-p", "run_name", name]
+        command += [*options, *(["-p", "sft_run", sft_run] if sft_run else [])]
         environment = {**os.environ, "TOOLSET_NB_RUNS": str(folder / "runs"), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, cwd=repo_root(), capture_output=True, text=True, timeout=900)
         log = folder / "runs" / name / "launch" / "log.txt"
@@ -74,6 +83,17 @@ def test_two_processes_train_as_one(trained):
     assert two.status == "complete" and (two.folder / "adapter" / "adapter_model.safetensors").is_file()
     assert (two.folder / "checkpoints" / "checkpoint-6" / "rng_state_1.pth").is_file()
     assert sorted(path.name for path in two.folder.parent.glob("of-*")) == ["of-1", "of-2"]
+
+
+def test_two_processes_refine_an_sft_run_by_kto(trained):
+    parent = trained(1, 4)
+    kto = trained(2, 2, sft_run=parent.folder.name)
+    assert kto.status == "complete" and kto.record["parent"] == parent.folder.name
+    assert "a frozen copy of the SFT adapter" in (kto.folder / "launch" / "log.txt").read_text()
+    assert [row["step"] for row in kto.history()] == [1, 2, 3, 4, 5, 6]
+    assert len((kto.folder / "log.jsonl").read_text().splitlines()) == 6  # by the first process alone
+    before, after = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (parent.folder, kto.folder))
+    assert before.keys() == after.keys() and any((before[name] != after[name]).any() for name in before)
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="unsloth splits weights only where triton is installed")

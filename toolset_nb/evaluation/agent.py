@@ -116,7 +116,8 @@ def converse(
         except RequestFailed as error:
             outgrown = any(words in str(error) for words in endpoint.kind.overflow)
             made.stop = "context" if outgrown else "infra"
-            made.error = None if outgrown and number else str(error)  # a request that never fits is no fault of the model
+            # a request that never fits is no fault of the model
+            made.error = None if outgrown and number else str(error)
             return
         turn = Turn(answer, read(answer, settings.constrained))
         made.turns.append(turn)

@@ -191,7 +191,8 @@ def markdown(found: dict[str, Any]) -> str:
 def by_transformers(source: Run | str, chats: list[list[dict]], asking: EvaluateSettings, dtype: str) -> Replies:
     """The replies of a run's adapter, or of merged weights, in this process."""
     network, tokenizer = models.for_generation(source, dtype)
-    rendered = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    asked = {"tokenize": False, "add_generation_prompt": True, **models.NO_THOUGHT}
+    rendered = [tokenizer.apply_chat_template(chat, **asked) for chat in chats]
     tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered]
     started = time.perf_counter()
     with Batches(network, tokenizer, "transformers", SLOTS) as endpoint:
@@ -206,7 +207,8 @@ def by_server(
 ) -> tuple[Replies, dict[str, list[bool]]]:
     """The replies of a GGUF through llama.cpp's server, and of the first `tasks` tasks whether their vault is as it should be."""
     with serve(gguf, SLOTS, asking.context) as endpoint:
-        rendered = [_post(endpoint, "/apply-template", {"messages": chat})["prompt"] for chat in chats]
+        asked = [{"messages": chat, **endpoint.kind.sent} for chat in chats]
+        rendered = [_post(endpoint, "/apply-template", body)["prompt"] for body in asked]
         body = {"add_special": True, "parse_special": True}  # as the server itself reads a rendered prompt
         tokens = [_post(endpoint, "/tokenize", {"content": text, **body})["tokens"] for text in rendered]
         started = time.perf_counter()

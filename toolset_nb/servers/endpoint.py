@@ -27,6 +27,8 @@ OPTIONAL = (
     "tool_choice",
     "parallel_tool_calls",
     "stop",
+    "chat_template_kwargs",
+    "think",
 )  # a request works without them
 
 
@@ -169,7 +171,7 @@ class Endpoint:
             if schema:
                 body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
             path = "/v1/chat/completions"
-        body |= {"tools": tools} if tools else {}
+        body |= self.kind.sent | ({"tools": tools} if tools else {})
         left_out = self.dropped | set(self.kind.omit)
         return path, {key: value for key, value in body.items() if key not in left_out}
 

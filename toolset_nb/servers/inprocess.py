@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from toolset_nb.models import around_answer
 from toolset_nb.servers.endpoint import Answer, Endpoint, RequestFailed
 from toolset_nb.servers.kinds import kinds
 
@@ -80,13 +81,16 @@ class Batches:
             raise RequestFailed("a reply constrained by a schema needs a server such as llama.cpp")
         started, future = time.perf_counter(), Future()
         try:
-            text = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True)
+            given = {"tools": tools, **self.kind.sent["chat_template_kwargs"]}
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **given)
+            opening, _ = around_answer(self.tokenizer)
         except Exception as error:  # a template raises whatever its author wrote
             raise RequestFailed(f"{self.model}: the chat template: {type(error).__name__}: {error}") from None
         self._waiting.put((text, sampling, future))
         reply, asked, made, cut = future.result()
         latency = time.perf_counter() - started
-        return Answer(reply, None, "length" if cut else "stop", latency, asked, made, {"text": reply})
+        words = reply.removeprefix(opening)
+        return Answer(words, None, "length" if cut else "stop", latency, asked, made, {"text": reply})
 
     def _work(self) -> None:
         while (first := self._waiting.get()) is not None:

@@ -25,6 +25,7 @@ class Kind:
     chat: str
     probe: str
     omit: tuple[str, ...]
+    sent: dict[str, Any]
     schema: bool
     model_fault: tuple[str, ...]
     overflow: tuple[str, ...]

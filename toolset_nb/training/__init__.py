@@ -9,9 +9,9 @@ from toolset_nb.training.checks import check_reference, check_supervised
 from toolset_nb.training.data import arrange, data_path, drop_long, load_rows, to_dataset
 from toolset_nb.training.health import health
 from toolset_nb.training.plots import plot, save_plots
-from toolset_nb.training.progress import callbacks, is_interactive, quieten
+from toolset_nb.training.progress import callbacks, is_interactive
 from toolset_nb.training.record import describe, save_adapter
-from toolset_nb.training.recovery import OutOfMemory, train
+from toolset_nb.training.recovery import OutOfMemory, build, train
 from toolset_nb.training.resume import MARKER, checkpoints, resume_point
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "OutOfMemory",
     "answer",
     "arrange",
+    "build",
     "callbacks",
     "check_reference",
     "check_supervised",
@@ -31,7 +32,6 @@ __all__ = [
     "is_interactive",
     "load_rows",
     "plot",
-    "quieten",
     "resume_point",
     "save_adapter",
     "save_plots",

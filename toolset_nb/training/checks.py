@@ -1,11 +1,16 @@
 """Checks of a trainer that is built and not started: what is supervised, what KTO compares with."""
 
 from toolset_nb.jsonl import DataError
+from toolset_nb.models import around_answer
 
 
 def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> None:
-    """Asserts that the loss covers the assistant's own tokens and nothing else, and shows `show` rows with that part marked."""
+    """Asserts that the loss covers what the assistant writes and nothing else, and shows `show` rows with that part marked.
+
+    It writes its words and what the chat template puts around them, to the token that ends the turn.
+    """
     table = trainer.train_dataset
+    opening, closing = around_answer(tokenizer)
     if len(table) != len(data):
         raise DataError(f"the trainer kept {len(table)} of {len(data)} rows: some lost every supervised token")
     for number, (row, entry) in enumerate(zip(data, table, strict=True)):
@@ -13,10 +18,12 @@ def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> Non
             answer = [token for token, label in zip(entry["input_ids"], entry["labels"], strict=True) if label != -100]
         else:
             answer = entry["completion_ids"]
-        text = tokenizer.decode(answer)
-        expected = row["completion"][0]["content"]
-        if text.removesuffix("\n").removesuffix(tokenizer.eos_token).strip() != expected.strip():
-            raise DataError(f"row {row['id']}: supervised is {text!r}, the assistant's turn is {expected!r}")
+        text, words = tokenizer.decode(answer), row["completion"][0]["content"].strip()
+        whole = text.startswith(opening) and text.endswith(closing)
+        if not whole or text.removeprefix(opening).removesuffix(closing).strip() != words:
+            raise DataError(
+                f"row {row['id']}: supervised is {text!r}, the assistant's turn {opening + words + closing!r}"
+            )
         if number < show:
             print(f"--- {row['id']}: {len(answer)} supervised tokens")
             print(

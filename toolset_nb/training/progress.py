@@ -33,10 +33,11 @@ def quieten(trainer) -> None:
     trainer.remove_callback(NotebookProgressCallback)
 
 
-def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> list:
+def callbacks(run: Run, interactive: bool, method: str, settings: Any) -> list:
     """Trainer callbacks that write log.jsonl, print plain lines or a live plot, warn of trouble, and mark whole checkpoints.
 
-    Every `eval_steps` steps (0: never) the model answers twenty prompts that are not in the data; see `held_out`.
+    Every `eval_steps` steps of the settings (0: never) the model answers twenty prompts that are not in the data; see
+    `held_out`.
     """
     import torch
     from transformers import TrainerCallback
@@ -45,9 +46,12 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
         def on_train_begin(self, args, state, control, train_dataloader=None, **_):
             self.lengths = _running_lengths(train_dataloader)
             self.started = self.last = time.perf_counter()
-            self.first_step, self.tokens, self.display, self.warned = state.global_step, 0, None, {}
+            self.first_step, self.display, self.warned = state.global_step, None, {}
+            done = [row for row in run.history() if row["step"] <= state.global_step]
+            self.before = self.tokens = done[-1]["num_tokens"] if done else 0  # a resumed run goes on counting
             self.joules = energy.joules()
             self.keep, args.save_total_limit = args.save_total_limit, None  # rotated here, after the marker
+            args.logging_nan_inf_filter = False  # else a loss that is no number is logged as the mean of those before
             if state.is_world_process_zero:
                 rotate(Path(args.output_dir), None)  # what is torn would else be written into
 
@@ -57,8 +61,10 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
                 energy.add(run, self.joules)
 
         def on_step_end(self, args, state, control, model=None, processing_class=None, **_):
-            if eval_steps and state.global_step % eval_steps == 0:
-                share = held_out(model, processing_class)  # by every process: the weights may be split over them
+            if settings.eval_steps and state.global_step % settings.eval_steps == 0:
+                share = held_out(
+                    model, processing_class, settings
+                )  # by every process: the weights may be split over them
                 if not state.is_world_process_zero:
                     return
                 with run.path("held_out.jsonl").open("a", encoding="utf-8") as file:
@@ -73,7 +79,9 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
                 return
             now = time.perf_counter()
             done, left = state.global_step - self.first_step, state.max_steps - state.global_step
-            tokens = logs.get("num_tokens") or _tokens_seen(self.lengths, state.epoch)
+            tokens = _tokens_seen(self.lengths, state.epoch)
+            if "num_tokens" in logs:  # by TRL, from where it began; unsloth on CUDA does not log it
+                tokens = self.before + logs["num_tokens"]
             gpu = torch.cuda.is_available()
             fields = {
                 "step": state.global_step,
@@ -94,10 +102,11 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
                     self.warned[cause] = remedy
                     print(f"! {cause} (step {state.global_step}). {remedy}", flush=True)
                     run.update(warnings=self.warned)
+            line = _line(fields, state.max_steps)
             if interactive:
-                self._draw(run)
+                self._draw(run, line)
             else:
-                print(_line(fields, state.max_steps), flush=True)
+                print(line, flush=True)
 
         def on_save(self, args, state, control, **_):
             if torch.distributed.is_initialized():
@@ -106,10 +115,10 @@ def callbacks(run: Run, interactive: bool, method: str, eval_steps: int = 0) -> 
                 seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
                 rotate(Path(args.output_dir), self.keep)
 
-        def _draw(self, run):
+        def _draw(self, run, line):
             from IPython.display import display
 
-            figure = plot(run.history(), method)
+            figure = plot(run.history(), method, line)
             if self.display is None:
                 self.display = display(figure, display_id=True)
             else:
@@ -127,7 +136,7 @@ def _running_lengths(loader) -> list[int]:
 
 
 def _tokens_seen(lengths: list[int], epoch: float) -> int:
-    """Tokens of so many passes over the rows; unsloth on CUDA does not log TRL's own count."""
+    """Tokens of so many passes over the rows."""
     whole, part = divmod(round(epoch * (len(lengths) - 1)), len(lengths) - 1 or 1)
     return whole * lengths[-1] + lengths[part]
 
@@ -145,8 +154,13 @@ def _line(fields: dict[str, Any], steps: int) -> str:
 
 def _resident_gb() -> float:
     """Peak resident memory of this process in GB."""
-    import resource
     import sys
+
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e9
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)

@@ -1,12 +1,14 @@
 """Training that goes on when memory runs out: smaller batches, the same rows, from the last whole checkpoint."""
 
+import contextlib
 import copy
 import gc
 from collections.abc import Callable
 from typing import Any
 
 from toolset_nb.errors import ToolsetError
-from toolset_nb.runs import Run
+from toolset_nb.runs import Run, is_main
+from toolset_nb.training.plots import save_plots
 from toolset_nb.training.progress import quieten
 from toolset_nb.training.resume import checkpoints
 
@@ -17,39 +19,44 @@ class OutOfMemory(ToolsetError, RuntimeError):
     """The smallest batch does not fit, or memory ran out in one of several processes; the message says what would help."""
 
 
+def build(make_trainer: Callable[[Any], Any], args: Any, model, run: Run, smallest: int = 1):
+    """`make_trainer(args)`, with smaller batches where memory runs out in it: KTO may score its reference there."""
+    while True:
+        trainer = _attempt(make_trainer, args)
+        if trainer is not None:
+            quieten(trainer)
+            return trainer
+        _drop_reference(model)
+        _free()
+        args = _shrunk(args, smallest, 0, None, run)
+
+
 def train(trainer, make_trainer: Callable[[Any], Any], run: Run, checkpoint: str | None, smallest: int = 1):
     """`trainer.train()`, where each time memory runs out a trainer with a smaller batch takes over; TRL's result.
 
     The batch shrinks to its next smaller divisor that is a multiple of `smallest` (KTO: 2, since it needs pairs), and the
     accumulation grows by the same factor, so that every optimizer step has the rows that it would have had.
-    `make_trainer(args)` builds a trainer as the notebook does. run.json tells under `recovered` what happened.
+    `make_trainer(args)` builds a trainer as the notebook does. run.json tells under `recovered` what happened. A run that
+    fails leaves its plots too.
     """
     start = _trained(trainer.model)
-    while True:
-        args = copy.copy(trainer.args)
-        step = _attempt(trainer, checkpoint)
-        if not isinstance(step, int):
-            return _whole_loss(step, run)
-        _forget(trainer)
-        batch = smaller(args.per_device_train_batch_size, smallest)
-        if args.world_size > 1 or batch is None:
-            raise OutOfMemory(_sentence(args, batch, step, run))
-        args.gradient_accumulation_steps *= args.per_device_train_batch_size // batch
-        args.per_device_train_batch_size = batch
-        _restore(trainer.model, start)
-        whole = checkpoints(run)
-        checkpoint = str(whole[-1]) if whole else None
-        since = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        told = {"at_step": step, "from_step": since, "batch_size": batch}
-        told["gradient_accumulation"] = args.gradient_accumulation_steps
-        run.update(recovered=[*run.record.get("recovered", []), told])
-        print(
-            f"! Out of memory after step {step}: on from step {since} with batch_size {batch} and "
-            f"gradient_accumulation {args.gradient_accumulation_steps}, the same rows a step",
-            flush=True,
-        )
-        trainer = make_trainer(args)
-        quieten(trainer)
+    try:
+        while True:
+            args = copy.copy(trainer.args)  # as they are before the callbacks change them
+            result = _attempt(trainer.train, resume_from_checkpoint=checkpoint)
+            if result is not None:
+                return _whole_loss(result, run)
+            _forget(trainer)
+            whole = checkpoints(run)
+            checkpoint = str(whole[-1]) if whole else None
+            args = _shrunk(args, smallest, trainer.state.global_step, checkpoint, run)
+            _restore(trainer.model, start)
+            trainer = build(make_trainer, args, trainer.model, run, smallest)
+    except BaseException:
+        with contextlib.suppress(Exception):  # what stopped the run is what has to be told
+            if is_main():
+                save_plots(run, run.record["method"])
+        raise
 
 
 def smaller(batch: int, smallest: int = 1) -> int | None:
@@ -58,14 +65,34 @@ def smaller(batch: int, smallest: int = 1) -> int | None:
     return fitting[-1] if fitting else None
 
 
-def _attempt(trainer, checkpoint: str | None):
-    """The result, or the number of steps done when memory ran out. Returning lets go of the traceback and its tensors."""
+def _attempt(work: Callable[..., Any], *given: Any, **more: Any):
+    """What `work` gives, or None when memory ran out. Returning lets go of the traceback and its tensors."""
     import torch
 
     try:
-        return trainer.train(resume_from_checkpoint=checkpoint)
+        return work(*given, **more)
     except torch.OutOfMemoryError:
-        return trainer.state.global_step
+        return None
+
+
+def _shrunk(args: Any, smallest: int, step: int, checkpoint: str | None, run: Run) -> Any:
+    """A copy of the arguments with the next smaller batch and the same rows a step, recorded and told; or OutOfMemory."""
+    args, whole = copy.copy(args), args.per_device_train_batch_size
+    batch = smaller(whole, smallest)
+    if args.world_size > 1 or batch is None:
+        raise OutOfMemory(_sentence(args, batch, step, run))
+    args.gradient_accumulation_steps *= whole // batch
+    args.per_device_train_batch_size = batch
+    since = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+    told = {"at_step": step, "from_step": since, "batch_size": batch}
+    told["gradient_accumulation"] = args.gradient_accumulation_steps
+    run.update(recovered=[*run.record.get("recovered", []), told])
+    print(
+        f"! Out of memory after step {step}: on from step {since} with batch_size {batch} and "
+        f"gradient_accumulation {args.gradient_accumulation_steps}, the same rows a step",
+        flush=True,
+    )
+    return args
 
 
 def _trained(model) -> dict[str, Any]:
@@ -74,12 +101,10 @@ def _trained(model) -> dict[str, Any]:
 
 
 def _restore(model, weights: dict[str, Any]) -> None:
-    """The model as it was before the first step; KTO's reference goes, since its trainer makes a new one of them."""
+    """The model as it was before the first step."""
     import torch
 
-    if "ref" in getattr(model, "peft_config", {}):
-        model.delete_adapter("ref")
-        model.set_adapter("default")  # PEFT leaves none active where whole layers are trained
+    _drop_reference(model)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in weights.items():
@@ -87,13 +112,24 @@ def _restore(model, weights: dict[str, Any]) -> None:
             parameters[name].requires_grad_(True)
 
 
+def _drop_reference(model) -> None:
+    """Takes KTO's reference out, since its trainer makes a new one of the policy."""
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")
+        model.set_adapter("default")  # PEFT leaves none active where whole layers are trained
+
+
 def _forget(trainer) -> None:
     """Gives back what the failed trainer holds: gradients, optimizer states, cached blocks."""
-    import torch
-
     trainer.model.zero_grad(set_to_none=True)
     trainer.accelerator.free_memory()
     trainer.optimizer = trainer.lr_scheduler = None
+    _free()
+
+
+def _free() -> None:
+    import torch
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -13,13 +13,14 @@ from toolset_nb.runs import Run, RunError, find, list_runs
 MARKER = "COMPLETE.json"
 
 
-def resume_point(settings: Any) -> tuple[Run | None, str | None]:
+def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[Run | None, str | None]:
     """(run, checkpoint) to go on from: `resume` is "latest", "auto" or a run's name; (None, None) for a new run.
 
     "latest" takes the newest unfinished run, "auto" does so where there is one and else starts anew (with `run_name`: that run).
     Only a run of the notebook's own method counts, and only a checkpoint that carries its marker and the sizes in it is
     whole. Whether a run of another machine still runs cannot be seen from here: such a run is taken up where its name is
-    given, be it by `resume` or by "auto" with `run_name`. Raises RunError when there is none.
+    given, be it by `resume` or by "auto" with `run_name`. A run that was started with another model, data, length or seed than
+    `record` (of `describe`) says is passed over by "auto". Raises RunError when there is none, and for one that still runs here.
     """
     if not settings.resume:
         return None, None
@@ -34,8 +35,10 @@ def resume_point(settings: Any) -> tuple[Run | None, str | None]:
             same = [run for run in same if re.fullmatch(rf"{re.escape(named)}(-\d+)?", run.folder.name)]
         elsewhere = [run for run in same if run.elsewhere]
         unfinished = [run for run in same if run.status in ("crashed", "failed") or (named and run in elsewhere)]
-        if not unfinished and settings.resume == "auto":
-            return None, None
+        if settings.resume == "auto":
+            unfinished = [run for run in unfinished if not _told(_difference(run, record))]
+            if not unfinished:
+                return None, None
         if not unfinished:
             hint = "".join(
                 f"; {run} was started on {run.record['host']}: if that machine is gone, give resume {run.folder.name}"
@@ -50,6 +53,9 @@ def resume_point(settings: Any) -> tuple[Run | None, str | None]:
     whole = checkpoints(run)
     if not whole:
         raise RunError(f"resume: {run} has no whole checkpoint")
+    _refuse_running(run)
+    if difference := _difference(run, record):
+        raise RunError(f"resume: {difference}: give the same again, or leave resume out to start anew")
     run.reopen()
     return run, str(whole[-1])
 
@@ -90,6 +96,35 @@ def rotate(parent: Path, keep: int | None) -> None:
         if folder not in kept:
             (folder / MARKER).unlink(missing_ok=True)  # first, so that a half-removed one is not taken for whole
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_running(run: Run) -> None:
+    """Two processes would write into one folder; those that `launch` started for it may, and this one itself."""
+    pid, launched = run.record["pid"], os.environ.get("TOOLSET_NB_RUN") == str(run.folder.resolve())
+    if run.status == "running" and not run.elsewhere and not launched and pid != os.getpid():
+        raise RunError(f"resume: {run} is running here, in process {pid}: let it end, or end it first")
+
+
+def _difference(run: Run, record: dict[str, Any] | None) -> str:
+    """What makes the run another one; "" for none. A checkpoint goes with its model, its rows in their order, and its seed."""
+    before, now = _identity(run.record), _identity(record or {})
+    found = [name for name in before if name in now and before[name] != now[name]]
+    return f"{run} was started with {found[0]} {before[found[0]]}, now it is {now[found[0]]}" if found else ""
+
+
+def _told(difference: str) -> str:
+    if difference:
+        print(f"! Not resumed: {difference}")
+    return difference
+
+
+def _identity(record: dict[str, Any]) -> dict[str, Any]:
+    """What a run cannot change on its way, as far as the record tells."""
+    given, data = record.get("parameters") or {}, record.get("dataset") or {}
+    found = {name: given.get(name) for name in ("lora_rank", "max_length", "seed")}
+    found |= {"base model": (record.get("base_model") or {}).get("name"), "sft_run": record.get("parent")}
+    found |= {"dataset": data.get("file"), "dataset's sha256": data.get("sha256"), "rows": data.get("rows")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _folders(parent: Path) -> list[Path]:
