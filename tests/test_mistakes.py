@@ -43,7 +43,7 @@ def asked(row: dict, answer: list[calls.Block] | str) -> list[dict]:
 
     class Endpoint:
         def ask(self, messages, **_):
-            assert messages == rows.prompt_completion(row)[-1]["prompt"]
+            assert messages == rows.prompt_completion(row, knowable=True)[-1]["prompt"]
             return Answer(text, None, "stop", 0.1, 1, 1, {})
 
     return list(pairs([row], Endpoint(), EvaluateSettings(slots=1)))

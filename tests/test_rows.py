@@ -693,17 +693,25 @@ def test_the_row_schema_agrees_with_the_rules():
         assert not validator.is_valid(row), name
 
 
-@pytest.mark.parametrize(
-    ("ask", "workspace"), [("Make a folder", "default"), ("Make a folder in ws_1732300800000_f5g6h7j8k", None)]
-)
-def test_a_workspace_that_nobody_named_is_not_trained(ask, workspace):
-    made, known = call(), call().arguments["context"]["workspaceId"]
+@pytest.mark.parametrize("named", ["", "sessionId", "workspaceId", "sessionId workspaceId"])
+def test_ids_that_nobody_named_are_not_trained(named):
+    own = {"sessionId": "session_1755555555555_zzzzzzzzz", "workspaceId": "ws_1732300800000_f5g6h7j8k"}
+    made = call(FOLDER, {**CONTEXT, **own})
+    ask = "Make a folder " + " ".join(own[key] for key in named.split())
     row = {"id": "row-1", "conversations": [turn("user", ask), turn("assistant", calls.render([made], "text"))]}
     [part] = rows.training_rows([row])
     [trained] = calls.parse(part["completion"][0]["content"]).calls
-    assert trained.arguments["context"] == made.arguments["context"] | {"workspaceId": workspace or known}
+    expected = rows.UNNAMED | {key: own[key] for key in named.split()}
+    assert trained.arguments["context"] == made.arguments["context"] | expected
     [part] = rows.training_rows([row], context_source="system")
     assert calls.parse(part["completion"][0]["content"]).calls == [made]
+
+
+def test_a_malformed_id_stays_as_it_is_wrong():
+    made = call(FOLDER, {**CONTEXT, "sessionId": "session_1"})
+    row = {"id": "row-1", "conversations": [turn("user", "?"), turn("assistant", calls.render([made], "text"))]}
+    [part] = rows.training_rows([row])
+    assert '"session_1"' in part["completion"][0]["content"]
 
 
 def test_a_pair_becomes_a_preference_and_back():
@@ -725,6 +733,14 @@ def test_a_row_becomes_a_prompt_with_its_ground_truth_and_back():
     assert rows.convert(pair(7)[1], "prompts") == []
     [words] = rows.convert({"id": "x", "conversations": [USER, turn("assistant", "Which one?")]}, "prompts")
     assert words["ground_truth_response"] == "Which one?"
+
+
+def test_a_prompt_keeps_every_call_of_its_answer():
+    both = [call(path="Garden 7a"), call(path="Garden 7b")]
+    row = {"id": "x", "conversations": [USER, turn("assistant", calls.render(both, "text"))]}
+    [made] = rows.convert(row, "prompts")
+    assert [each["arguments"] for each in made["ground_truth_calls"]] == [each.arguments for each in both]
+    assert rows.convert(made, "text")[0]["conversations"] == row["conversations"]
 
 
 def test_labels_that_are_words_become_booleans():

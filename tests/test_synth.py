@@ -8,8 +8,9 @@ import pytest
 
 from toolset_nb import calls, rules, tasks
 from toolset_nb.__main__ import main
-from toolset_nb.synth import balance, generate, plays, scenes, similarity, teacher, views, wording, worlds
+from toolset_nb.synth import balance, generate, plays, reports, scenes, similarity, teacher, views, wording, worlds
 from toolset_nb.synth import tasks as making
+from toolset_nb.synth.languages import language
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import fixtures
 
@@ -86,6 +87,58 @@ def test_wordings_for_training_alone_come_after_the_others():
     assert "later" not in taken[:5] and "later" in taken
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Read {note} to me.", "en"),
+        ("{command_id}, now", "en"),
+        ("Lies mir {note} bitte vor.", "de"),
+        ("Montre-moi le contenu de cette page.", "fr"),
+        ("Borra la carpeta {folder}.", "es"),
+        ("Crea la cartella {folder}, per favore.", "it"),
+        ("Verwijder de map {folder} graag.", "nl"),
+        ("Apaga a nota {note}.", "pt"),
+        ("Usuń folder {folder}, proszę.", "pl"),
+    ],
+)
+def test_the_language_of_a_wording_is_told_by_its_small_words(text, expected):
+    assert language(text) == expected
+
+
+def test_what_stands_inside_a_request_is_of_its_language():
+    frames = wording.Wordings(["In {workspace_id}, please: {request}", "Im Arbeitsbereich {workspace_id}: {request}"])
+    slots = {"workspace_id": "ws_1", "request": "Lies das."}
+    assert wording.Speaker(0).request(frames, slots, "de") == "Im Arbeitsbereich ws_1: Lies das."
+
+
+def test_every_tool_has_needless_questions_and_every_look_up_has_closing_words_and_memories():
+    answers = wording.answers()
+    assert answers["questions"].keys() - {"longer"} == set(catalogue().tools)
+    looks = {name for name in catalogue().tools if re.match(r"(list|search|read)", name.partition("_")[2])}
+    assert looks <= answers["closings"].keys() & answers["memory"].keys()
+    words = [text for texts in answers["memory"].values() for text in texts]
+    assert [text for text in words if re.match("Showed|Read out|Answered|Gave|Quoted", text)] == []
+
+
+def test_closing_words_report_what_a_look_up_found():
+    hits = [{"title": name} for name in ("Soup", "Stew", "Bread", "Salad")]
+    found, none = {"results": hits}, {"results": []}
+    facts = reports.facts("vaultLibrarian_searchContent", found)
+    assert facts == {"count": "4", "hits": "4 notes", "first": "Soup", "names": "Soup, Stew, Bread, ..."}
+    slots = [wording.names(text) for text in reports.closings("vaultLibrarian_searchContent", found, "en")]
+    assert all(each & {"hits", "first", "names"} for each in slots)
+    assert "Aucun résultat." in reports.closings("vaultLibrarian_searchContent", none, "fr")
+    assert "I found no note with" in str(reports.closings("vaultLibrarian_searchContent", none, "en"))
+
+
+def test_a_short_text_is_read_whole_and_a_long_one_begun():
+    note = {"data": {"content": "---\ntags: [a]\n---\nOne line.\n"}}
+    assert reports.facts("contentManager_readContent", note) == {"text": "One line."}
+    long = "A sentence of some length.\n" * 30
+    begun = reports.beginning(long.strip())
+    assert long.startswith(begun) and begun.endswith("length.") and len(begun) <= reports.WHOLE
+
+
 def test_worlds_of_the_splits_share_no_text():
     said = {}
     for name in fixtures.names():
@@ -123,6 +176,9 @@ def test_the_funnel_adds_up(made):
     rows, funnel = made
     assert funnel.seen == len(rows) + sum(funnel.rejected.values())
     assert funnel.rejected["execution"] == 0 and funnel.rejected["schema"] == 0 and funnel.rejected["grounding"] == 0
+    lines = dict(line.split(maxsplit=1) for line in funnel.by_stage() if line[0] != " ")
+    counts = Counter(tool for row in rows for tool in row["meta"]["tools"])
+    assert all(int(lines[tool].split()[0]) == count for tool, count in counts.items())
     assert "execution" in str(funnel) and sum(kept for _, _, kept, _, _ in funnel.table()) == len(rows)
 
 
@@ -196,6 +252,21 @@ def test_the_defects_are_many(pairs):
     }
 
 
+def test_wrong_answers_are_those_that_the_behaviour_is_there_to_avoid():
+    pairs = list(generate.kto(1200, seed=4))
+    wrong = [row for row in pairs if not row["label"]]
+
+    def share(behaviour, *defects):
+        found = [row["meta"]["defect"] for row in wrong if row["meta"]["behaviour"] == behaviour]
+        return sum(defect in defects for defect in found) / len(found)
+
+    assert share("verify_before_acting", "destructive_unasked", "wrong_tool") > 0.4
+    assert share("workspace_awareness", "foreign_ids") > 0.3
+    assert share("limit_reading", "wrong_argument") > 0.4
+    assert share("recover_from_error", "repeated_call", "missing_argument") > 0.3
+    assert share("several_calls", "repeated_call", "wrong_argument", "text_without_call") == 1
+
+
 def test_a_style_is_what_is_seen():
     text = 'tool_call: get_tools\narguments: {"tools": []}\n\nResult: {"success": true}\n\nThat is all.'
     assert balance.style(text) == balance.Style(len(text), 1, 3, 1)
@@ -239,9 +310,10 @@ def test_every_gold_solution_passes_and_every_mutation_fails(name, vaults, tmp_p
             assert tasks.faults(task, outcome), (task["id"], name)
 
 
-@pytest.mark.parametrize("name", ["tasks", "baseline", "tool_combos"])
+@pytest.mark.parametrize("name", ["tasks", "behavior", "baseline", "tool_combos"])
 def test_the_tasks_are_made_again_byte_for_byte(name):
-    made = making.make() if name == "tasks" else making.written(name)
+    makers = {"tasks": making.make, "behavior": lambda: making.make(1, None, making.BEHAVIOUR, "behavior")}
+    made = makers[name]() if name in makers else making.written(name)
     text = json.dumps(list(made), indent=1, ensure_ascii=False) + "\n"
     assert text == tasks.path(name).read_text(encoding="utf-8")
 

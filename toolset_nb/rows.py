@@ -5,6 +5,7 @@ One assistant turn is a list of blocks (`calls`): prose, calls, results. Reading
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ __all__ = [
 
 TARGETS = ("text", "openai", "prompt-completion", "preference", "prompts")
 SYMBOLS = "abcdefghijklmnopqrstuvwxyz0123456789"
+ID = re.compile(r"(session|ws)_\d{13}_[a-z0-9]{9}")
+UNNAMED = {"sessionId": "session_1732300800000_a1b2c3d4e", "workspaceId": "default"}  # where no message names one
 LABELS = {"desirable": True, "undesirable": False}
 
 
@@ -126,7 +129,8 @@ def training_rows(
 ) -> list[dict]:
     """`prompt_completion` of all rows as a model can learn them; the two rows of a pair get the same system message.
 
-    A workspace that nothing before the call names becomes the default one: it would only teach a model to make ids up.
+    A workspace that nothing before the call names becomes the default one, a session's id always the same: others would only teach
+    a model to make ids up.
     """
     source = list(source)
     pairs: dict[str, list[dict]] = {}
@@ -152,8 +156,8 @@ def prompt_completion(
 
     A turn is split at its `Result:` blocks: each becomes a tool message of the next prompt, so no completion holds a
     result. A call that cannot be read keeps its fault in either format. `pair` holds the rows on the same prompt: the
-    system message is made from all of them, so that it tells nothing about the label. `knowable` puts the default workspace
-    in place of one that the prompt does not name. Raises ValueError for a row without messages.
+    system message is made from all of them, so that it tells nothing about the label. `knowable` puts `UNNAMED`
+    in place of ids that the prompt does not name. Raises ValueError for a row without messages.
     """
     system = ""
     if (context_source, tool_exposure) != ("none", "none"):
@@ -386,14 +390,17 @@ def _stem(row: dict) -> str:
 
 
 def _knowable(block: calls.Block, prompt: list[dict]) -> calls.Block:
-    """The block, a call in the default workspace where its own is not named in the prompt."""
+    """The block, a call with the ids that a model takes where the prompt names none in place of its own."""
     context = block.arguments.get("context") if isinstance(block, Call) else None
-    workspace = context.get("workspaceId") if isinstance(context, dict) else None
-    if not isinstance(workspace, str) or not workspace.startswith("ws_"):
+    if not isinstance(context, dict):
         return block
-    if any(workspace in message["content"] for message in prompt):
-        return block
-    return block._replace(arguments=block.arguments | {"context": context | {"workspaceId": "default"}})
+    told = "\n".join(message["content"] for message in prompt)
+    ids = {
+        key: plain
+        for key, plain in UNNAMED.items()
+        if isinstance(own := context.get(key), str) and ID.fullmatch(own) and own not in told
+    }
+    return block._replace(arguments=block.arguments | {"context": context | ids}) if ids else block
 
 
 def _draw_id(pick: random.Random, kind: str) -> str:

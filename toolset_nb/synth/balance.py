@@ -2,7 +2,8 @@
 
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy
@@ -11,6 +12,7 @@ from scipy.optimize import minimize
 from toolset_nb import calls
 
 COARSE, FINE = 2.0, 1.0  # what the first answer out of balance costs
+LIKED = 6.0  # what an answer that the behaviour is there to avoid saves
 
 
 class Style(NamedTuple):
@@ -34,19 +36,26 @@ class Balance:
 
     def __init__(self, seed: int) -> None:
         self.pick = random.Random(f"balance {seed}")
-        self.used: Counter[str] = Counter()
+        self.used: defaultdict[str, Counter[str]] = defaultdict(Counter)  # behaviour -> defects
         self.surplus: Counter[tuple] = Counter()
 
-    def choose(self, options: list[tuple[str, str, str]]) -> tuple[str, str, str]:
-        """One of (defect, right answer, wrong answer); the rarest defect where looks do not decide."""
-        best = min(options, key=lambda option: (self._cost(option), self.pick.random()))
-        self.used[best[0]] += 1
+    def choose(
+        self, options: list[tuple[str, str, str]], behaviour: str = "", liked: Collection[str] = ()
+    ) -> tuple[str, str, str]:
+        """One of (defect, right answer, wrong answer); the behaviour's rarest defect where looks do not decide.
+
+        `liked` are the wrong answers that the behaviour is there to avoid.
+        """
+        used = self.used[behaviour]
+        best = min(options, key=lambda option: (self._cost(option, used, option[2] in liked), self.pick.random()))
+        used[best[0]] += 1
         for look, change in _changes(best[1], best[2]).items():
             self.surplus[look] += change
         return best
 
-    def _cost(self, option: tuple[str, str, str]) -> float:
-        cost = len(self.used) * self.used[option[0]] / (1 + self.used.total())  # 1 for a defect of average use
+    def _cost(self, option: tuple[str, str, str], used: Counter[str], liked: bool) -> float:
+        cost = len(used) * used[option[0]] / (1 + used.total())  # 1 for a defect of average use
+        cost -= LIKED * liked
         for look, change in _changes(option[1], option[2]).items():
             worse = abs(self.surplus[look] + change) - abs(self.surplus[look])
             cost += worse * (FINE if len(look) == 5 else COARSE) * (1 + abs(self.surplus[look]) / 4)

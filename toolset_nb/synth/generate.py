@@ -27,6 +27,7 @@ from toolset_nb.synth.plays import PLAYS
 from toolset_nb.synth.scenes import Rejected, Scene, ungrounded
 from toolset_nb.synth.wording import Speaker
 from toolset_nb.synth.worlds import World
+from toolset_nb.tools import catalogue
 from toolset_nb.vault import Vault, VaultError, fixtures
 
 STAGES = ("scenario", "schema", "execution", "state", "grounding", "duplicate", "evaluation")
@@ -39,6 +40,10 @@ IN_NO_WORKSPACE = 0.85  # share of sessions outside of any workspace, where the 
 SHORT = 0.4  # share of a play's rows that stand first in the file; the shortest alone would lack optional arguments
 LATE = {"single_call": 1, "sibling_choice": 4}  # how much later than a single call; in_order says why
 FEWEST = 3  # rows of any (behaviour, variant)
+STARTED = (
+    1_755_000_000_000,
+    1_765_000_000_000,
+)  # when the sessions of the rows began, in milliseconds; each row has its own
 SYMBOLS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -49,12 +54,23 @@ class Funnel:
     seen: int = 0
     kept: Counter = field(default_factory=Counter)
     rejected: Counter = field(default_factory=Counter)
+    stages: defaultdict = field(
+        default_factory=lambda: defaultdict(Counter)
+    )  # behaviour or tool -> kept, and rejected by stage
     short: Counter = field(default_factory=Counter)  # rows that were wanted and could not be made without repeating
     reasons: defaultdict = field(default_factory=lambda: defaultdict(Counter))
 
-    def reject(self, stage: str, key: tuple[str, str], reason: str) -> None:
-        """Note why a scene ended."""
+    def keep(self, key: tuple[str, str], tools: Iterable[str] = ()) -> None:
+        """Note a scene that became a row, with the tools it calls."""
+        self.kept[key] += 1
+        for name in (key[0], *(dict.fromkeys(tools) or ["no call"])):
+            self.stages[name]["kept"] += 1
+
+    def reject(self, stage: str, key: tuple[str, str], reason: str, tools: Iterable[str] = ()) -> None:
+        """Note why a scene ended, and the tools it had called until then."""
         self.rejected[stage] += 1
+        for name in (key[0], *(dict.fromkeys(tools) or ["no call"])):
+            self.stages[name][stage] += 1
         self.reasons[key][f"{stage}: {reason}"[:100]] += 1
 
     def table(self) -> list[tuple[str, str, int, int, str]]:
@@ -65,6 +81,15 @@ class Funnel:
             worst = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(2))
             rows.append((*key, self.kept[key], sum(reasons.values()), worst))
         return rows
+
+    def by_stage(self) -> list[str]:
+        """Lines of a table: kept and rejected at each stage, for every behaviour and for every tool."""
+        names = sorted(self.stages, key=lambda name: (name in catalogue().tools, name))
+        lines = ["".join([f"{'':36}", f"{'kept':>7}", *(f"{stage:>12}" for stage in STAGES)])]
+        for name in names:
+            counts = self.stages[name]
+            lines.append("".join([f"{name:36}", f"{counts['kept']:7}", *(f"{counts[stage]:12}" for stage in STAGES)]))
+        return lines
 
     def __str__(self) -> str:
         """What `generate` prints."""
@@ -78,7 +103,7 @@ class Funnel:
         for behaviour, variant, kept, rejected, worst in self.table():
             if rejected:
                 lines.append(f"  {behaviour + ' ' + variant:52} {kept:4} kept, {rejected:4} rejected; {worst}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.by_stage()])
 
 
 def in_order(rows: Iterable[dict]) -> list[dict]:
@@ -124,12 +149,15 @@ def sft(count: int, seed: int = 0, split: str = "training", funnel: Funnel | Non
 def kto(count: int, seed: int = 1, split: str = "training", funnel: Funnel | None = None) -> Iterator[dict]:
     """About `count` rows, true and false in turn on the same prompt; `Balance` keeps their styles alike."""
     balance = Balance(seed)
-    for row, wrong in _rows(count // 2, seed, split, funnel if funnel is not None else Funnel(), contrast=True):
+    for row, scene in _rows(count // 2, seed, split, funnel if funnel is not None else Funnel(), contrast=True):
         request, answer = row["conversations"]
         options = [
-            (defect, _text(right) if right else answer["content"], _text(false)) for defect, right, false in wrong
+            (defect, _text(right) if right else answer["content"], _text(false))
+            for defect, right, false in scene.wrong + scene.matched
         ]
-        defect, right, false = balance.choose([option for option in options if option[1] != option[2]])
+        options = [option for option in options if option[1] != option[2]]
+        liked = {_text(false) for _, _, false in scene.matched}
+        defect, right, false = balance.choose(options, row["meta"]["behaviour"], liked)
         true = row | {"id": row["id"] + "a", "conversations": [request, answer | {"content": right}]}
         meta = {key: value for key, value in row["meta"].items() if key != "result"} | {"defect": defect}
         yield true
@@ -145,7 +173,7 @@ def _text(blocks: list[calls.Block]) -> str:
     return calls.render(blocks, "text")
 
 
-def _rows(count: int, seed: int, split: str, funnel: Funnel, contrast: bool) -> Iterator[tuple[dict, list]]:
+def _rows(count: int, seed: int, split: str, funnel: Funnel, contrast: bool) -> Iterator[tuple[dict, Scene]]:
     spent: Counter[tuple[str, str]] = Counter()
     wanted = Counter({key: max(FEWEST, round(share * count)) for key, (share, _) in PLAYS.items()})
     filter_, speaker = Filter(split), Speaker(seed, split)
@@ -159,10 +187,10 @@ def _rows(count: int, seed: int, split: str, funnel: Funnel, contrast: bool) -> 
             world = World(variety.fresh(originals[name], place, run), name, seed * 10_000 + lap, run)
             lap, before = lap + 1, number
             for _ in range(SESSIONS_A_RUN):
-                for row, wrong in _session(world, speaker, pick, wanted, spent, filter_, funnel, contrast):
+                for row, scene in _session(world, speaker, pick, wanted, spent, filter_, funnel, contrast):
                     number += 1
                     row["meta"]["run"] = run
-                    yield {"id": f"{'kto' if contrast else 'sft'}-{number:05d}"} | row, wrong
+                    yield {"id": f"{'kto' if contrast else 'sft'}-{number:05d}"} | row, scene
                 if world.worn:
                     break
             idle = idle + 1 if number == before else 0
@@ -183,9 +211,8 @@ def _session(
     filter_: "Filter",
     funnel: Funnel,
     contrast: bool,
-) -> Iterator[tuple[dict, list]]:
+) -> Iterator[tuple[dict, Scene]]:
     """A run of turns of one person."""
-    session = pick.choice(sorted(world.vault.state.data["sessions"])[: variety.OPEN_SESSIONS])
     workspace = "default" if pick.random() < IN_NO_WORKSPACE else world.record("workspaces")["id"]
     world.begin()
     for _ in range(pick.randint(*TURNS_A_SESSION)):
@@ -194,6 +221,7 @@ def _session(
             return
         key = pick.choices(open_, [wanted[key] for key in open_])[0]
         funnel.seen += 1
+        session = f"session_{pick.randrange(*STARTED)}_{''.join(pick.choices(SYMBOLS, k=9))}"
         scene = Scene(world, speaker, session, workspace, contrast=contrast, refuses=filter_.refuses)
         clock = world.vault.tree.now
         try:
@@ -201,7 +229,8 @@ def _session(
             row = _judge(scene, key, filter_)
         except (Rejected, LookupError, VaultError, KeyError) as error:
             stage = error.stage if isinstance(error, Rejected) else "scenario"
-            funnel.reject(stage, key, str(error))
+            tool = [key[1]] if key[0] == "single_call" else scene.tools
+            funnel.reject(stage, key, str(error), tool)
             spent[key] += stage == "duplicate"
             if spent[key] >= EXHAUSTED:
                 funnel.short[key] = wanted.pop(key)
@@ -211,13 +240,13 @@ def _session(
             continue
         spent[key] = 0
         wanted[key] -= 1
-        funnel.kept[key] += 1
-        yield row, scene.wrong
+        funnel.keep(key, scene.tools)
+        yield row, scene
 
 
 def _judge(scene: Scene, key: tuple[str, str], filter_: "Filter") -> dict:
     """The row of a scene that was played to its end; raises Rejected."""
-    if scene.contrast and not scene.wrong:
+    if scene.contrast and not scene.wrong + scene.matched:
         raise Rejected("scenario", "no wrong answer")
     if missing := ungrounded(scene.request, scene.blocks):
         raise Rejected("grounding", missing)

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolset_nb import calls, rules
 from toolset_nb.synth import scenarios
-from toolset_nb.synth.wording import behaviours, voices
+from toolset_nb.synth.wording import answers, voices
 from toolset_nb.synth.worlds import join
 from toolset_nb.tools import CONTEXT_FIELDS, catalogue
 
@@ -86,6 +86,10 @@ SIBLINGS: dict[str, list[tuple[str, dict[str, str]]]] = {
     "get_tools": [("commandManager_listCommands", {})],
 }
 MOST_RESULT = 500  # characters of a result that is shown after a single call
+RECORDS = {  # argument (of a tool) -> where the records lie that it names
+    "targetSessionId": "sessions", "stateId": "states", "workspaceId": "workspaces", "commandId": "commands", "id": "agents",
+    "memoryManager_loadWorkspace id": "workspaces", "agentManager_getAgent name": "agents",
+}  # fmt: skip
 PATHS = {"path", "filePath", "sourcePath", "newPath", "targetPath", "savePath"}
 MISNAMED = {
     "filePath": "path", "path": "filePath", "newPath": "destination", "content": "text", "oldContent": "old", "newContent": "new",
@@ -116,34 +120,41 @@ def instead_of_call(scene: Any, scenario: scenarios.Scenario) -> Wrong:
 def of_call(scene: Any, scenario: scenarios.Scenario) -> Wrong:
     """Wrong answers made of words, or of the right call itself, which stands in the scene now."""
     call = next(block for block in scene.blocks if isinstance(block, calls.Call))
-    ids = {"sessionId": scene.speaker.pick.choice(["session_1", "current", "abc123", "s1"])}
+    ids = {"sessionId": scene.speaker.pick.choice(made_up(call.arguments["context"]))}
     said = scene.speaker.fill(voices()[scenario.tool]["said"], scenario.slots)
-    foreign = call._replace(arguments=call.arguments | {"context": call.arguments["context"] | ids})
     found: Wrong = [
-        ("foreign_ids", None, [foreign]),
+        ("foreign_ids", None, [with_context(call, ids)]),
         ("repeated_call", None, [call, call]),
         ("text_without_call", None, [said]),
-        ("needless_question", None, [_question(scene, scenario)]),
+        *(("needless_question", None, [question]) for question in _questions(scene, scenario)),
     ]
     if len(str(scene.results[-1])) < MOST_RESULT:
         shown = [*scene.blocks, calls.Result(scene.results[-1])]
-        found.append(("repeated_call", [*shown, said], [*shown, _again(scene)]))
+        found.append(("repeated_call", [*shown, scene.closing(scenario)], [*shown, again(scene)]))
     return found
 
 
-def at_the_end(scene: Any, text: str) -> Wrong:
-    """Wrong ends of a scene whose last call is made: the same call once more, or the closing words instead of it."""
-    shown = [*scene.blocks, calls.Result(scene.results[-1])]
-    before = scene.blocks[:-1]
-    if before and isinstance(before[-1], str):
-        before = before[:-1]
-    found: Wrong = [("repeated_call", [*shown, text], [*shown, _again(scene)])]
-    if before:
-        found.append(("text_without_call", list(scene.blocks), [*before, text]))
-    return found
+def made_up(context: dict[str, str]) -> list[str]:
+    """Session ids in a form that no session has."""
+    theme, workspace = context["sessionDescription"], context["workspaceId"]
+    plain = ["session_1", "current", "abc123", "s1", "session", "default", "my-session", "<sessionId>", "none", "0"]
+    return [
+        *plain,
+        theme,
+        theme.split()[0].lower(),
+        workspace,
+        f"session_{theme.split()[-1]}",
+        context["sessionId"][:12],
+    ]
 
 
-def _again(scene: Any) -> calls.Call:
+def with_context(call: calls.Call, fields: dict[str, str]) -> calls.Call:
+    """A call with other context fields."""
+    return call._replace(arguments=call.arguments | {"context": call.arguments["context"] | fields})
+
+
+def again(scene: Any) -> calls.Call:
+    """The last call once more, remembering that it was made."""
     last = next(block for block in reversed(scene.blocks) if isinstance(block, calls.Call))
     memory = {"sessionMemory": "; ".join(scene.memory[-2:])}
     return last._replace(arguments=last.arguments | {"context": last.arguments["context"] | memory})
@@ -211,9 +222,10 @@ def _wrong_type(
             yield scenario.tool, right | {key: [value]}
 
 
-def _wrong_argument(
+def wrong_argument(
     scene: Any, scenario: scenarios.Scenario, right: dict, pick: random.Random
 ) -> Iterator[tuple[str, dict]]:
+    """The right call with one value that stands for something else; none where no value has another of its kind."""
     world = scene.world
     for key, value in right.items():
         if key in PATHS and isinstance(value, str) and value:
@@ -225,6 +237,11 @@ def _wrong_argument(
             return
         if key == "query":
             yield scenario.tool, right | {key: world.query()}
+            return
+        if table := RECORDS.get(f"{scenario.tool} {key}", RECORDS.get(key)):
+            records, field = world.vault.state.data[table].values(), "name" if key == "name" else "id"
+            if others := [record[field] for record in records if record[field] != value]:
+                yield scenario.tool, right | {key: pick.choice(others)}
             return
 
 
@@ -276,7 +293,7 @@ MADE: dict[str, Callable] = {
     "missing_argument": _missing_argument,
     "unknown_argument": _unknown_argument,
     "wrong_type": _wrong_type,
-    "wrong_argument": _wrong_argument,
+    "wrong_argument": wrong_argument,
     "invented_path": _invented_path,
     "empty_session_memory": _context(lambda context, pick: context | {"sessionMemory": ""}),
     "missing_context": _context(_drop_field),
@@ -298,8 +315,7 @@ def _malformed(tool: str, right: dict, pick: random.Random) -> list[calls.Broken
     return [calls.Broken(tool, text.replace('"', "'", 2))]
 
 
-def _question(scene: Any, scenario: scenarios.Scenario) -> str:
-    """A question where all was given."""
-    variants = [variant for variant in behaviours()["ask_missing"].values()]
-    texts = [text for variant in variants for text in variant["replies"]]
-    return scene.speaker.fill(texts, scenario.slots)
+def _questions(scene: Any, scenario: scenarios.Scenario) -> list[str]:
+    """A question where all was given, about what this call needs; bare, and in more words."""
+    question = scene.speaker.fill(answers()["questions"][scenario.tool], scenario.slots)
+    return [question, scene.speaker.fill(answers()["questions"]["longer"], {"question": question})]

@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 
 from toolset_nb import calls
-from toolset_nb.synth import negatives, scenarios
+from toolset_nb.synth import missteps, negatives, reports, scenarios
 from toolset_nb.synth.scenarios import Check, Scenario, answered
-from toolset_nb.synth.wording import OPENINGS, Speaker, behaviours, voices
+from toolset_nb.synth.wording import OPENINGS, Said, Speaker, answers, behaviours, voices
 from toolset_nb.synth.worlds import World
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import VaultError
@@ -51,16 +51,26 @@ class Scene:
     results: list[dict] = field(default_factory=list)
     tools: list[str] = field(default_factory=list)
     variant: str = ""
+    language: str = "en"  # of the request
+    opening: str = ""  # sessionMemory before anything was done
+    tried: str = ""  # what the request says was tried and failed, for sessionMemory
+    matched: negatives.Wrong = field(default_factory=list)  # wrong answers that a behaviour is there to avoid
+
+    @property
+    def training(self) -> bool:
+        """Tasks are worded as they were first made; what came later is for training."""
+        return self.speaker.split == "training"
 
     # the person ---------------------------------------------------------------------------------------------------
 
-    def ask(self, behaviour: str, variant: str, slots: dict[str, str]) -> None:
-        """Word the request by a behaviour's own voices."""
-        self.asks(variant, self.speaker.request(behaviours()[behaviour][variant]["requests"], slots))
+    def ask(self, behaviour: str, variant: str, slots: dict[str, str], like: str | None = None) -> None:
+        """Word the request by a behaviour's own voices; `like` asks for the language of what stands inside."""
+        self.asks(variant, self.speaker.request(behaviours()[behaviour][variant]["requests"], slots, like))
 
     def asks(self, variant: str, request: str) -> None:
         """Set the request, before anything is executed; raises Rejected for one that was made before or is reserved."""
         self.variant, self.request = variant, request
+        self.language = request.language if isinstance(request, Said) else "en"
         if reason := self.refuses(request):
             raise Rejected("duplicate" if "before" in reason else "evaluation", reason)
 
@@ -68,9 +78,9 @@ class Scene:
         """A right call of a tool in this world."""
         return scenarios.make(self.world, tool)
 
-    def words(self, scenario: Scenario) -> str:
+    def words(self, scenario: Scenario, like: str | None = None) -> Said:
         """A request for one scenario."""
-        return self.speaker.request(voices()[scenario.tool]["requests"][scenario.variant], scenario.slots)
+        return self.speaker.request(voices()[scenario.tool]["requests"][scenario.variant], scenario.slots, like)
 
     # the assistant ------------------------------------------------------------------------------------------------
 
@@ -81,12 +91,19 @@ class Scene:
             "sessionId": self.session,
             "workspaceId": workspace or self.workspace,
             "sessionDescription": self.world.theme,
-            "sessionMemory": "; ".join(self.memory[-self.speaker.pick.choice(REMEMBERED) :])
-            or self.speaker.choose(OPENINGS),
+            "sessionMemory": self.remembered(),
             "toolContext": self.speaker.fill(voice["why"], slots),
             "primaryGoal": self.speaker.fill(voice["goal"], slots),
             "subgoal": self.speaker.fill(voice["step"], slots),
         }
+
+    def remembered(self) -> str:
+        """What failed before, and the last things done; else that nothing was."""
+        last = self.memory[-self.speaker.pick.choice(REMEMBERED) :]
+        if not last:
+            opening = self.speaker.choose(OPENINGS)
+            self.opening = self.opening or opening
+        return "; ".join(filter(None, [self.tried, *last])) or self.opening
 
     def play(self, scenario: Scenario) -> dict:
         """Make the call of a scenario."""
@@ -121,9 +138,27 @@ class Scene:
         self.blocks.append(calls.Call(tool, made))
         self.tools.append(tool)
         self.results.append(result)
-        said = self.speaker.fill(voices()[tool]["memory"], slots) if not fails else f"{tool.partition('_')[2]} failed"
-        self.memory.append(said)
+        self.memory.append(self._told(tool, slots, result) if not fails else self._failed(tool, slots, result))
         return result
+
+    def _told(self, tool: str, slots: dict[str, str], result: dict) -> str:
+        """What a later call remembers of this one; of a look-up not that its result was shown, since it was not yet."""
+        if not self.training:
+            return self.speaker.fill(voices()[tool]["memory"], slots)
+        texts = answers()["memory"].get(tool) or voices()[tool]["memory"]
+        return self.speaker.fill(texts, slots | reports.facts(tool, result))
+
+    def _failed(self, tool: str, slots: dict[str, str], result: dict) -> str:
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", tool.partition("_")[2]).lower()
+        return f"{name} failed: {result['error']}"
+
+    def closing(self, scenario: Scenario) -> str:
+        """Closing words after one call; of a look-up they report what it found."""
+        facts, said = {}, voices()[scenario.tool]["said"]
+        if self.training and scenario.tool in answers()["closings"]:
+            facts = reports.facts(scenario.tool, self.results[-1])
+            said = reports.closings(scenario.tool, self.results[-1], self.language)
+        return self.speaker.fill(said, scenario.slots | facts)
 
     def say(self, text: str) -> None:
         """Words of the assistant, after the result of the call before them."""
@@ -131,10 +166,13 @@ class Scene:
         self.blocks.append(text)
 
     def reply(self, behaviour: str, key: str = "replies", variant: str = "", **slots: str) -> None:
-        """The closing words of a behaviour's variant; the call before them once more would be wrong."""
-        text = self.speaker.fill(behaviours()[behaviour][variant or self.variant][key], slots)
+        """The closing words of a behaviour's variant."""
+        self.end(self.speaker.fill(behaviours()[behaviour][variant or self.variant][key], slots))
+
+    def end(self, text: str) -> None:
+        """Closing words; the call before them once more would be wrong."""
         if self.contrast and self.blocks and isinstance(self.blocks[-1], calls.Call):
-            self.wrong += negatives.at_the_end(self, text)
+            self.wrong += missteps.at_the_end(self, text)
         self.say(text)
 
     def narrate(self, kind: str, **slots: str) -> None:
@@ -182,7 +220,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def _said(value: str, known: str) -> bool:
-    value = value.casefold()
+    value = value.casefold().strip()
     if value in known or json.dumps(value, ensure_ascii=False)[1:-1] in known:
         return True
     parts = value.removesuffix(".md").split("/")

@@ -63,7 +63,7 @@ def make(
                     funnel.reject(error.stage if isinstance(error, Rejected) else "scenario", key, str(error))
                     continue
                 missing -= 1
-                funnel.kept[key] += 1
+                funnel.keep(key, task["expected_tools"])
                 yield {"id": f"{name}-{sum(funnel.kept.values()):03d}"} | task
 
 
@@ -164,7 +164,8 @@ def context(task: dict) -> dict[str, str]:
 def gold(task: dict) -> tuple[list[calls.Call], str]:
     """(calls, words) of the right solution."""
     made = [calls.Call(step["tool"], {"context": context(task), **step["arguments"]}) for step in task["gold"]]
-    return made, "" if made else "Which one do you mean?"
+    refused = task.get("expected") == "refuse"
+    return made, "" if made else "I cannot do that with your notes." if refused else "Which one do you mean?"
 
 
 def mutations(task: dict, vault: Vault) -> Iterator[tuple[str, list[calls.Call], str]]:
@@ -190,10 +191,10 @@ def mutations(task: dict, vault: Vault) -> Iterator[tuple[str, list[calls.Call],
         yield (
             "a search instead of words",
             [calls.Call("vaultLibrarian_searchContent", {"context": context(task), "query": "x"})],
-            text,
+            "Here you are.",
         )
         yield (
             "a look instead of words",
             [calls.Call("vaultManager_listDirectory", {"context": context(task), "path": ""})],
-            text,
+            "Here you are.",
         )

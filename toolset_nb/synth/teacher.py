@@ -83,7 +83,7 @@ def paraphrase(
                 funnel.reject(fault[0], key, fault[1])
                 _append(target, {"source": row["id"], "rejected": fault[1]})
             else:
-                funnel.kept[key] += 1
+                funnel.keep(key, row["meta"]["tools"])
                 turns = [{"role": "user", "content": said}, row["conversations"][1]]
                 meta = {k: v for k, v in row["meta"].items() if k not in ("run", "result")}
                 _append(
@@ -122,7 +122,7 @@ def self_play(
                     funnel.reject(row[0], key, row[1])
                     _append(target, {"source": source, "rejected": row[1]})
                 else:
-                    funnel.kept[key] += 1
+                    funnel.keep(key, row["meta"]["tools"])
                     _append(target, {"id": source, **row, "source": source})
             if progress:
                 progress(number + 1, count)

@@ -2,20 +2,24 @@
 
 Six training vaults with forty titles each are soon memorised: a small model then writes `Exercises` where the request says
 `Exercices`, or `Strings` for `Strangers`. `fresh` renames notes, folders and records of a run's private vault and gives records
-other ids; `Coiner` makes new titles and changes numbers and words of the owner's texts. All from a random generator of the run,
-so that a run can be played again. Evaluation vaults and tasks are left as they were written.
+other ids; `Coiner` makes new titles and changes numbers, days and the like in the owner's texts. All from a random generator of
+the run, so that a run can be played again. Evaluation vaults and tasks are left as they were written.
 """
 
 import random
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from toolset_nb.synth.wording import answers
 from toolset_nb.vault import Vault, VaultError
 from toolset_nb.vault.files import clean
 
 WORD = re.compile(r"[^\W\d_][\w'’-]{4,}")
-PART = re.compile(r"\d+|[^\W\d_]{5,}")
+PART = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}:\d\d|\d+|[^\W\d_]+")
+ITEM = re.compile(r"- (?!\[)")
+MIXED = 0.4  # share of a new note's list items that come from another of the owner's texts
 TITLES = (
     *("{A} {b}", "{A} {b} {c}", "{A}-{b}", "{a}_{b}", "{A}", "{A} {n}", "{A} and {b}", "{A} ({b})", "{A} {year}"),
     *("{year}-{month}-{day} {A}", "{A}, {b}", "{n} {a} {b}", "{A} {B}", "{a} {b}", "{A} No. {n}"),
@@ -23,9 +27,7 @@ TITLES = (
 JOINED = 0.35  # share of a title's words that no vault has: the first half of one and the second of another
 PLAIN_RUNS = 12  # a vault's first runs have none: who trains on the first rows alone has calls to learn, not spelling
 RENAMED = {"note": 0.7, "folder": 0.6, "record": 0.8}  # shares
-OTHER_WORDS = 0.2  # share of a text's longer words that become others
 TABLES = ("workspaces", "sessions", "states", "agents")
-OPEN_SESSIONS = 2  # the sessions that contexts name keep their ids: without a system message a model cannot know them
 
 
 class Coiner:
@@ -34,9 +36,6 @@ class Coiner:
     def __init__(self, pick: random.Random, words: list[str], run: str):
         self.pick, self.words = pick, words
         self.joined = JOINED if int(run.rpartition("-")[2]) >= PLAIN_RUNS else 0.0
-        self.alike: dict[tuple, list[str]] = {}  # words that may stand for one another
-        for word in words:
-            self.alike.setdefault(_form(word), []).append(word)
 
     def title(self) -> str:
         """A title of one to three words, numbers and dates; it can be a file's name."""
@@ -61,8 +60,20 @@ class Coiner:
         return one[: max(3, len(one) // 2)] + two[len(two) // 2 :].lower()
 
     def text(self, text: str) -> str:
-        """A text with other numbers and some other words; marks, links and line breaks stay."""
+        """A text with other numbers, days, months and the like; it says as much sense as before."""
         return PART.sub(self._other, text)
+
+    def mixed(self, text: str, others: list[str]) -> str:
+        """A text some of whose list items are those of others of the same owner; front matter is no such list."""
+        plain = [other for other in others if not other.startswith("---")]
+        items = [line for other in plain for line in other.split("\n") if ITEM.match(line)]
+        if text.startswith("---") or not items:
+            return text
+        lines = text.split("\n")
+        return "\n".join(
+            self.text(self.pick.choice(items)) if ITEM.match(line) and self.pick.random() < MIXED else line
+            for line in lines
+        )
 
     def value(self, value: Any) -> Any:
         """A text, list or record of texts changed so; names become titles."""
@@ -81,9 +92,16 @@ class Coiner:
         part = found.group()
         if part.isdigit():
             return self._number(part)
-        if self.pick.random() > OTHER_WORDS:
-            return part
-        return self.pick.choice(self.alike.get(_form(part), [part]))
+        if part[0].isdigit():
+            return (
+                self._date()
+                if "-" in part
+                else f"{self.pick.randint(7, 21):02d}:{self.pick.choice([0, 15, 20, 30, 45]):02d}"
+            )
+        return self.pick.choice(alike().get(part, [part]))
+
+    def _date(self) -> str:
+        return f"{self.pick.randint(2019, 2027)}-{self.pick.randint(1, 12):02d}-{self.pick.randint(1, 28):02d}"
 
     def _number(self, digits: str) -> str:
         """Two digits stay a day, an hour or a minute, four that are a year a year; single ones count steps and stay."""
@@ -96,16 +114,27 @@ class Coiner:
         )
 
 
-def _form(word: str) -> tuple:
-    """Words with the same ending and the same capitals are often of the same kind: `baking` for `running`, `Linz` for `Graz`."""
-    return word[0].isupper(), word[-2:]
+@cache
+def alike() -> dict[str, list[str]]:
+    """Word -> words that may stand in its place (datasets/voices/answers/alike.yaml)."""
+    return {word: kind for kind in answers()["alike"] for word in kind}
+
+
+def telling(words: list[str]) -> list[str]:
+    """The words that somebody would look for or name a note by."""
+    return [word for word in words if word.casefold() not in _empty()]
+
+
+@cache
+def _empty() -> frozenset[str]:
+    return frozenset(answers()["empty"].split())
 
 
 def fresh(original: Vault, place: Path, run: str) -> Vault:
     """A private copy of a vault for one run, its notes, folders and records renamed; the same for the same run."""
     vault = original.copy(place)
     vault.state.refresh()
-    coiner = Coiner(random.Random(f"variety {run}"), words(vault), run)
+    coiner = Coiner(random.Random(f"variety {run}"), words(original), run)
     moved = _rename_files(vault, coiner)
     table = _records(vault, coiner)
     vault.state.data = _replaced(vault.state.data, moved, table)
@@ -115,8 +144,9 @@ def fresh(original: Vault, place: Path, run: str) -> Vault:
     return vault
 
 
+@cache
 def words(vault: Vault) -> list[str]:
-    """The different words of a vault's notes, sorted."""
+    """The different words of a vault's notes, sorted; looked up once, so for a vault that nobody changes."""
     found: set[str] = set()
     for entry in vault.tree.walk():
         if not entry.is_folder and entry.path.endswith(".md"):
@@ -124,7 +154,7 @@ def words(vault: Vault) -> list[str]:
                 found |= set(WORD.findall(vault.tree.read(entry.path)))
             except VaultError:
                 continue
-    return sorted(word for word in found if clean(word) == word)
+    return sorted(word for word in telling(list(found)) if clean(word) == word)
 
 
 def _rename_files(vault: Vault, coiner: Coiner) -> list[tuple[str, str]]:
@@ -151,7 +181,7 @@ def _records(vault: Vault, coiner: Coiner) -> dict[str, str]:
     """Renames records in place; old id -> new id."""
     table: dict[str, str] = {}
     for kind in TABLES:
-        for number, (key, record) in enumerate(sorted(vault.state.data[kind].items())):
+        for key, record in sorted(vault.state.data[kind].items()):
             if coiner.pick.random() < RENAMED["record"] and "name" in record:
                 record["name"] = coiner.title()
                 for field in ("description", "prompt"):
@@ -159,7 +189,7 @@ def _records(vault: Vault, coiner: Coiner) -> dict[str, str]:
                         record[field] = coiner.text(record[field])
             prefix, _, rest = key.partition("_")
             time, _, tail = rest.partition("_")
-            if tail and time.isdigit() and not (kind == "sessions" and number < OPEN_SESSIONS):
+            if tail and time.isdigit():
                 later = int(time) + coiner.pick.randrange(10**9)
                 table[key] = f"{prefix}_{later}_" + "".join(
                     coiner.pick.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=len(tail))

@@ -9,21 +9,23 @@ import random
 import re
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from toolset_nb.paths import repo_root
+from toolset_nb.synth.languages import language
 
 SLOT = re.compile(r"\{(\w+)\}")
-OPENINGS = [
+OPENINGS = [  # sessionMemory where the conversation shows nothing that was done
     "Nothing has been done in this session yet",
-    "The session has just begun",
-    "No calls so far; the person has only said hello",
-    "First request of the day",
-    "Fresh start, nothing open from before",
-    "The person came back after a break; no calls since then",
-    "Only small talk until now",
+    "No calls have been made so far",
+    "No call in this session before this one",
+    "Nothing done yet",
+    "This is the first call of the session",
+    "Nothing was looked up or changed in this session so far",
+    "No earlier calls in this session",
 ]
 EVERY_SIXTH = 6
 
@@ -32,6 +34,12 @@ class Wordings(list):
     """The wordings of a variant; `training` holds more of them, which evaluation never takes."""
 
     training: tuple = ()
+
+
+class Said(str):
+    """Words made from a wording, with its language."""
+
+    language: str = "en"
 
 
 @cache
@@ -57,6 +65,13 @@ def behaviours() -> dict[str, dict]:
     return found
 
 
+@cache
+def answers() -> dict[str, dict]:
+    """closings, memory, questions and alike of datasets/voices/answers: what is said and remembered in training alone."""
+    folder = repo_root() / "datasets" / "voices" / "answers"
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
+
+
 def _extend(parts: dict, key: str, more: list | None) -> None:
     parts[key] = Wordings(parts[key])
     parts[key].training = tuple(more or ())
@@ -65,8 +80,18 @@ def _extend(parts: dict, key: str, more: list | None) -> None:
 def _load(pattern: str) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for path in sorted((repo_root() / "datasets" / "voices").glob(pattern)):
-        found |= yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        found |= _read(path)
     return found
+
+
+def _read(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+@cache
+def names(wording: str) -> frozenset[str]:
+    """The slots of a wording."""
+    return frozenset(SLOT.findall(wording))
 
 
 class Speaker:
@@ -77,9 +102,18 @@ class Speaker:
         self.split = split
         self.used: Counter[str] = Counter()
 
-    def request(self, texts: Wordings, slots: dict[str, str]) -> str:
-        """What a person says, by a wording of this split; raises LookupError where none has the slots."""
-        return self.fill(self.mine(texts), slots)
+    def request(self, texts: Wordings, slots: dict[str, str], like: str | None = None) -> Said:
+        """What a person says, by a wording of this split; raises LookupError where none has the slots.
+
+        In training `like` asks for wordings that go with one of that language.
+        """
+        mine = self.mine(texts)
+        if like is not None and self.split == "training":
+            mine = [text for text in mine if language(text) == like]
+        wording = self.fitting(mine, slots)
+        said = Said(wording.format_map(slots))
+        said.language = language(wording)
+        return said
 
     def mine(self, texts: Wordings) -> list:
         """The wordings (or pairs) of this split; in training those of `training` come after each other was taken once."""
@@ -92,8 +126,12 @@ class Speaker:
 
     def fill(self, texts: list[str], slots: dict[str, str]) -> str:
         """One of the texts whose slots are all known and not empty, filled; the least used first."""
-        known = {name: value for name, value in slots.items() if value != ""}
-        return self.choose([text for text in texts if set(SLOT.findall(text)) <= known.keys()]).format_map(known)
+        return self.fitting(texts, slots).format_map(slots)
+
+    def fitting(self, texts: list[str], slots: dict[str, str]) -> str:
+        """One of the texts whose slots are all known and not empty; the least used first."""
+        known = {name for name, value in slots.items() if value != ""}
+        return self.choose([text for text in texts if names(text) <= known])
 
     def choose(self, entries: list) -> Any:
         """The entry that was taken least often; raises LookupError for an empty list."""

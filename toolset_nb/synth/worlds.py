@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import yaml
 
 from toolset_nb.paths import repo_root
-from toolset_nb.synth.variety import Coiner
+from toolset_nb.synth import variety
 from toolset_nb.vault import Vault, VaultError, fixtures
 from toolset_nb.vault.files import Entry, clean
 
@@ -35,7 +35,9 @@ VARIED = ("titles", "lines", "contents", "prompts", "queries", "images", "sessio
 class World:
     """A prepared vault (see `build`) with a random generator; `changed` has to be called after a call that may write."""
 
-    _vocabulary: ClassVar[dict[str, tuple[list[str], list[str]]]] = {}  # vault -> words, names of its notes
+    _vocabulary: ClassVar[
+        dict[tuple, tuple[list[str], list[str]]]
+    ] = {}  # (vault, training) -> words, names of its notes
 
     def __init__(self, vault: Vault, name: str, seed: int, run: str = ""):
         self.vault, self.name = vault, name
@@ -45,12 +47,15 @@ class World:
         self.used: Counter[str] = Counter()
         self.worn = False  # a scene broke off half played
         self.changed()
-        if name not in self._vocabulary:
+        if (name, bool(run)) not in self._vocabulary:
+            fit = variety.telling if run else list
             bodies = [text.split("\n---\n", 1)[-1] for text in map(self.text, self.notes())]
             said = sorted({w for body in bodies for w in WORD.findall(body) if w.casefold() not in STOP})
-            self._vocabulary[name] = said, sorted({found for body in bodies for found in NAME.findall(body)})
-        self.words, self.names = self._vocabulary[name]
-        self.coiner = Coiner(self.pick, [word for word in self.words if len(word) > 4], run) if run else None
+            found = sorted({found for body in bodies for found in NAME.findall(body)})
+            self._vocabulary[name, bool(run)] = fit(said), fit(found)
+        self.words, self.names = self._vocabulary[name, bool(run)]
+        words = [word for word in self.words if len(word) > 4]
+        self.coiner = variety.Coiner(self.pick, words, run) if run else None
 
     def changed(self) -> None:
         """Look at the vault anew."""
@@ -68,7 +73,10 @@ class World:
         self.used[f"{kind} {at}"] += 1
         if not self.coiner or kind not in VARIED:
             return entries[at]
-        return self.coiner.title() if kind == "titles" else self.coiner.value(entries[at])
+        if kind == "titles":
+            return self.coiner.title()
+        made = self.coiner.value(entries[at])
+        return self.coiner.mixed(made, entries) if kind == "contents" else made
 
     def begin(self) -> None:
         """Start a session: choose what it is about."""
@@ -171,6 +179,17 @@ class World:
     def query(self) -> str:
         """What the owner would look for."""
         return self.value("queries") if self.pick.random() < 0.7 else self.pick.choice(self.names or self.words)
+
+    @property
+    def training(self) -> bool:
+        """Whether this is a copy of a vault for training; tasks stay as they were made."""
+        return self.coiner is not None
+
+    def agent(self) -> dict:
+        """A stored agent that can be used."""
+        agents = self.vault.state.data["agents"].values()
+        usable = [agent for agent in agents if agent["isEnabled"] or not self.training]
+        return self.pick.choice(usable)
 
     def record(self, table: str) -> dict:
         """A stored workspace, session, state or agent."""

@@ -1,7 +1,7 @@
 """One call, or several that do not need each other's results."""
 
 from toolset_nb import calls
-from toolset_nb.synth import negatives, scenarios
+from toolset_nb.synth import missteps, negatives, scenarios
 from toolset_nb.synth.plays import parts
 from toolset_nb.synth.plays.parts import Play
 from toolset_nb.synth.scenes import Scene
@@ -21,7 +21,7 @@ def single_call(tool: str) -> Play:
         request, home = scene.words(scenario), scenario.arguments.get("_workspace", "default")
         if home != "default" and (scene.speaker.split == "evaluation" or scene.speaker.chance(NAMED)):
             texts = behaviours()["workspace"]["inside"]["requests"]
-            request = scene.speaker.request(texts, {"workspace_id": home, "request": request})
+            request = scene.speaker.request(texts, {"workspace_id": home, "request": request}, request.language)
         scene.asks(scenario.variant, request)
         parts.perform(scene, scenario)
         answer(scene, scenario)
@@ -42,34 +42,33 @@ def answer(scene: Scene, scenario: scenarios.Scenario, splits: tuple[str, ...] =
         and scene.speaker.chance(LOOKS if looks else ANSWERED[split])
         and len(str(scene.results[-1])) < LONGEST_RESULT[split]
     ):
-        scene.say(scene.speaker.fill(voices()[scenario.tool]["said"], scenario.slots))
+        scene.say(scene.closing(scenario))
 
 
 def several_calls(scene: Scene) -> None:
     """Two things at once, none of which needs the other's result."""
-    made = []
-    for _ in range(2):
-        scenario = parts.short(scene, parts.TOGETHER)
-        made.append((scenario, scene.words(scenario)))
-    (first, one), (second, two) = made
+    first = parts.short(scene, parts.TOGETHER)
+    one = scene.words(first)
+    second = parts.short(scene, parts.TOGETHER)
+    two = scene.words(second, one.language)
     if {first.slots.get("path"), first.slots.get("folder")} & set(second.slots.values()) - {None, ""}:
         raise LookupError("the second call would depend on the first")
-    scene.ask("several_calls", "join", {"first": one, "second": two})
-    before = list(scene.memory)
+    scene.ask("several_calls", "join", {"first": one, "second": two}, one.language)
     scene.play(first)
-    lone, scene.memory = list(scene.blocks), before  # the second call is made without knowing how the first went
+    scene.memory = []  # the second call is made without knowing how the first went
     scene.play(second)
-    scene.blocks = [block for block in scene.blocks if isinstance(block, calls.Call)]
     if scene.contrast:
-        scene.wrong.append(("unfinished", None, lone))
+        scene.matched += missteps.of_two(scene, first, second)
+    scene.blocks = [block for block in scene.blocks if isinstance(block, calls.Call)]
 
 
 def continue_from_memory(scene: Scene) -> None:
-    """The request tells what was done before; the call's memory repeats it."""
+    """The request tells what was done before, in English; the call's memory repeats it."""
     past = [parts.short(scene, parts.TOGETHER) for _ in range(scene.speaker.pick.choice([1, 1, 2]))]
     told = [scene.speaker.fill(voices()[scenario.tool]["memory"], scenario.slots) for scenario in past]
     scenario = parts.short(scene)
-    scene.ask("continue", "memory", {"memory": "; ".join(told), "request": scene.words(scenario)})
+    slots = {"memory": "; ".join(told), "request": scene.words(scenario, "en")}
+    scene.ask("continue", "memory", slots, "en")
     scene.memory = told
     parts.perform(scene, scenario)
     answer(scene, scenario, ("training",))
@@ -89,6 +88,8 @@ def limit_reading(variant: str) -> Play:
             scenario = parts.of_variant(scene, "vaultLibrarian_searchContent", variant)
         scene.ask("limit_reading", variant, scenario.slots)
         parts.perform(scene, scenario)
+        if scene.contrast:
+            scene.matched += missteps.unlimited(scene)
         answer(scene, scenario, ("training",))
 
     return play

@@ -1,6 +1,6 @@
 """One call after the other, each in need of what the one before has found."""
 
-from toolset_nb.synth import scenarios
+from toolset_nb.synth import missteps, scenarios
 from toolset_nb.synth.plays import parts
 from toolset_nb.synth.plays.parts import Play
 from toolset_nb.synth.scenes import Scene
@@ -13,7 +13,7 @@ def find_read(scene: Scene) -> None:
     scene.ask("multi_step", "find_read", {"topic": topic})
     parts.search(scene, topic)
     parts.read(scene, path)
-    scene.reply("multi_step", note=title(path), line=parts.line_of(scene, path))
+    parts.read_out(scene, "multi_step", path)
 
 
 def find_append(scene: Scene) -> None:
@@ -65,7 +65,7 @@ def list_read(scene: Scene) -> None:
     listed = scene.call("vaultManager_listDirectory", {"folder": folder}, {"path": folder})
     path = next(entry["path"] for entry in (listed.get("data") or listed)["files"] if entry["path"].endswith(".md"))
     parts.read(scene, path)
-    scene.reply("multi_step", note=title(path), line=parts.line_of(scene, path))
+    parts.read_out(scene, "multi_step", path)
 
 
 def copy_add(scene: Scene) -> None:
@@ -154,20 +154,25 @@ def in_workspace(variant: str) -> Play:
     def play(scene: Scene) -> None:
         key = scene.world.record("workspaces")["id"] if variant == "inside" else "default"
         scenario = parts.short(scene, parts.TOGETHER)
-        scene.ask("workspace", variant, {"workspace_id": key, "request": scene.words(scenario)})
+        request = scene.words(scenario)
+        scene.ask("workspace", variant, {"workspace_id": key, "request": request}, request.language)
         parts.perform(scene, scenario, key)
+        if scene.contrast:
+            scene.matched += missteps.elsewhere(scene)
 
     return play
 
 
 def prompt_by_agent(scene: Scene) -> None:
     """Look up an assistant and the models there are, then have it answer."""
-    agent, prompt = scene.world.record("agents"), scene.world.value("prompts")
+    agent, prompt = scene.world.agent(), scene.world.value("prompts")
     provider, model, _ = scene.world.vault.provider.models[0]
     scene.ask("execute_prompt", "agent", {"agent": agent["name"], "prompt": prompt})
     parts.listed(scene, "agentManager_listAgents")
     parts.listed(scene, "agentManager_listModels")
     slots = {"prompt": prompt, "provider": provider, "model": model, "agent_id": agent["id"]}
+    if scene.training:  # nobody named a model
+        slots = {"prompt": prompt, "agent": agent["name"], "agent_id": agent["id"]}
     arguments = {"prompt": prompt, "provider": provider, "model": model, "agent": agent["id"]}
     scene.call("agentManager_executePrompt", slots, arguments)
     parts.close(scene, "execute_prompt", agent=agent["name"])

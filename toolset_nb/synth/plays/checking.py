@@ -16,6 +16,12 @@ def verify_empty(scene: Scene) -> None:
     if len(scene.world.inside(folder)) > 12:
         raise LookupError("too long a list")
     scene.ask("verify", "empty_folder", {"folder": folder})
+    parts.unlooked(
+        scene,
+        "vaultManager_deleteFolder",
+        {"folder": folder},
+        {"path": folder} | ({} if empty else {"recursive": True}),
+    )
     listed = scene.call("vaultManager_listDirectory", {"folder": folder}, {"path": folder})
     if empty:
         scene.narrate("before_act")
@@ -37,6 +43,8 @@ def verify_text(scene: Scene) -> None:
         if slots["old"] in scene.world.text(path):
             raise LookupError("the text stands there")
     scene.ask("verify", "has_text", slots)
+    arguments = {"filePath": path, "oldContent": slots["old"], "newContent": slots["new"]}
+    parts.unlooked(scene, "contentManager_replaceContent", slots, arguments)
     parts.read(scene, path, narrate=False)
     if there:
         scene.narrate("before_write", note=title(path))
@@ -44,7 +52,6 @@ def verify_text(scene: Scene) -> None:
         parts.close(scene, "verify", "done", note=title(path), new=slots["new"])
     else:
         scene.reply("verify", "kept", note=title(path), old=slots["old"])
-        arguments = {"filePath": path, "oldContent": slots["old"], "newContent": slots["new"]}
         parts.act_anyway(scene, "contentManager_replaceContent", slots, arguments)
 
 
@@ -55,20 +62,21 @@ def verify_new(scene: Scene) -> None:
     path = join(scene.world.folder(empty=False), f"{scene.world.title()}.md") if new else scene.world.note()
     folder, query = path.rpartition("/")[0] or "/", title(path)
     scene.ask("verify", "exists", {"path": path, "content": content})
+    act = {"path": path, "content": content}, {"filePath": path, "content": content}
+    parts.unlooked(scene, "contentManager_createContent", *act)
     slots = {"query": query, "folder": folder}
     arguments = {"query": query, "paths": [folder], "searchType": "files", "limit": FEW}
     found = scene.call("vaultLibrarian_searchDirectory", slots, arguments)
     listed = [hit["path"] for hit in (found.get("data") or found)["results"]]
     if (path in listed) == new:
         raise LookupError("the search does not show it")
-    slots, arguments = {"path": path, "content": content}, {"filePath": path, "content": content}
     if new:
         scene.narrate("before_act")
-        scene.call("contentManager_createContent", slots, arguments, scenarios.reads(path, content))
+        scene.call("contentManager_createContent", *act, scenarios.reads(path, content))
         parts.close(scene, "verify", "done", path=path)
     else:
         scene.reply("verify", "kept", path=path)
-        parts.act_anyway(scene, "contentManager_createContent", slots, arguments)
+        parts.act_anyway(scene, "contentManager_createContent", *act)
 
 
 def verify_blank(scene: Scene) -> None:
@@ -76,9 +84,10 @@ def verify_blank(scene: Scene) -> None:
     blank = scene.speaker.chance(0.5)
     fitting = [path for path in scene.world.notes() if (not scene.world.text(path).strip()) == blank]
     path = scene.world.pick.choice(fitting or scenarios.nothing())
-    scene.ask("verify", "blank", scenarios.note_slots(path))
-    parts.read(scene, path, narrate=False)
     slots, arguments = scenarios.note_slots(path), {"path": path}
+    scene.ask("verify", "blank", slots)
+    parts.unlooked(scene, "vaultManager_deleteNote", slots, arguments)
+    parts.read(scene, path, narrate=False)
     if blank:
         scene.narrate("before_act")
         scene.call("vaultManager_deleteNote", slots, arguments, scenarios.gone(path))
@@ -92,9 +101,11 @@ def recover_not_found(scene: Scene) -> None:
     """The error of a wrong path stands in the prompt: find the note by its name, read it."""
     path, wrong = parts.misplaced(scene)
     scene.ask("recover", "not_found", {"wrong": wrong, "name": title(path)})
+    parts.tried(scene, "recover", "not_found", wrong=wrong)
+    parts.once_more(scene, "contentManager_readContent", scenarios.note_slots(wrong), {"filePath": wrong})
     parts.locate(scene, path)
     parts.read(scene, path)
-    scene.reply("recover", note=title(path), line=parts.line_of(scene, path))
+    parts.read_out(scene, "recover", path)
 
 
 def recover_in_turn(scene: Scene) -> None:
@@ -107,13 +118,18 @@ def recover_in_turn(scene: Scene) -> None:
     scene.narrate("after_error")
     parts.locate(scene, path)
     parts.read(scene, path)
-    scene.reply("recover", variant="not_found", note=title(path), line=parts.line_of(scene, path))
+    parts.read_out(scene, "recover", path, "not_found")
 
 
 def recover_exists(scene: Scene) -> None:
     """Making a note failed since it is there: append instead."""
     scenario = parts.of_variant(scene, "contentManager_appendContent", "end")
     scene.ask("recover", "exists", scenario.slots)
+    parts.tried(scene, "recover", "exists", path=scenario.slots["path"])
+    again = {"path": scenario.slots["path"], "content": scenario.slots["text"]}
+    parts.once_more(
+        scene, "contentManager_createContent", again, {"filePath": again["path"], "content": again["content"]}
+    )
     parts.perform(scene, scenario)
 
 
@@ -123,6 +139,9 @@ def recover_no_match(scene: Scene) -> None:
     others = [change["old"] for change in scene.world.values["changes"] if change["old"] != scenario.slots["old"]]
     slots = scenario.slots | {"wrong": scene.world.pick.choice(others)}
     scene.ask("recover", "no_match", slots)
+    parts.tried(scene, "recover", "no_match", wrong=slots["wrong"], note=slots["note"])
+    again = scenario.arguments | {"oldContent": slots["wrong"]}
+    parts.once_more(scene, scenario.tool, slots | {"old": slots["wrong"]}, again)
     parts.perform(scene, scenario)
 
 
@@ -136,5 +155,8 @@ def recover_again(scene: Scene) -> None:
     result = scene.world.vault.rehearse(scenario.tool, {"context": context, **given})
     if result["success"]:
         raise LookupError("the call works without it")
-    scene.ask("recover", "again", {"error": result["error"], "request": scene.words(scenario)})
+    request = scene.words(scenario)
+    scene.ask("recover", "again", {"error": result["error"], "request": request}, request.language)
+    parts.tried(scene, "recover", "again", error=result["error"])
+    parts.once_more(scene, scenario.tool, scenario.slots, given, "missing_argument")
     parts.perform(scene, scenario)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from toolset_nb.synth import negatives, scenarios
+from toolset_nb import calls
+from toolset_nb.synth import negatives, reports, scenarios
 from toolset_nb.synth.scenes import Scene
 from toolset_nb.synth.wording import behaviours, voices
 from toolset_nb.synth.worlds import join, title
@@ -132,6 +133,42 @@ def line_of(scene: Scene, path: str) -> str:
     return scene.speaker.pick.choice(fitting or scenarios.nothing())
 
 
+def read_out(scene: Scene, behaviour: str, path: str, variant: str = "") -> None:
+    """The text of the note that was just read, in training; its beginning where it is long."""
+    if not scene.training:
+        return scene.reply(behaviour, variant=variant, note=title(path), line=line_of(scene, path))
+    result = scene.results[-1]
+    if reports.empty("contentManager_readContent", result):
+        raise LookupError("nothing is written there")
+    texts = [
+        text for text in reports.closings("contentManager_readContent", result, scene.language) if "{note}" in text
+    ]
+    facts = reports.facts("contentManager_readContent", result)
+    return scene.end(scene.speaker.fill(texts, facts | {"note": title(path)}))
+
+
+def tried(scene: Scene, behaviour: str, variant: str, **slots: str) -> None:
+    """In training sessionMemory tells what the request says has failed."""
+    if scene.training:
+        scene.tried = scene.speaker.fill(behaviours()[behaviour][variant]["tried"], slots)
+
+
+def unlooked(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
+    """The wrong answer that acts without looking first, alone and with words that it was done."""
+    if scene.contrast:
+        act = negatives.called(scene, tool, slots, arguments)
+        result = calls.Result(scene.world.vault.rehearse(tool, act[0].arguments))
+        said = scene.speaker.fill(voices()[tool]["said"], slots)
+        defect = "destructive_unasked" if "delete" in tool else "wrong_tool"
+        scene.matched += [(defect, None, act), (defect, None, [*act, result, said])]
+
+
+def once_more(scene: Scene, tool: str, slots: dict, arguments: dict, defect: str = "repeated_call") -> None:
+    """The wrong answer that makes the call again that has failed."""
+    if scene.contrast:
+        scene.matched.append((defect, None, negatives.called(scene, tool, slots, arguments)))
+
+
 def listed(scene: Scene, tool: str) -> None:
     """A plain list of records."""
     result = scene.call(tool, {}, {})
@@ -152,7 +189,7 @@ def ask_inside(scene: Scene, variant: str, slots: dict[str, str]) -> None:
     request = scene.speaker.request(behaviours()["multi_step"][variant]["requests"], slots)
     if scene.workspace != "default":
         texts = behaviours()["workspace"]["inside"]["requests"]
-        request = scene.speaker.request(texts, {"workspace_id": scene.workspace, "request": request})
+        request = scene.speaker.request(texts, {"workspace_id": scene.workspace, "request": request}, request.language)
     scene.asks(variant, request)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from toolset_nb.synth import negatives, scenarios
+from toolset_nb.synth import missteps, negatives, scenarios
 from toolset_nb.synth.plays import parts
 from toolset_nb.synth.plays.parts import Play
 from toolset_nb.synth.scenes import Scene
@@ -66,8 +66,7 @@ def talk(behaviour: str, variant: str, defect: str) -> Play:
         scene.asks(variant, pair["say"].format_map(slots))
         scene.say(pair["reply"].format_map(slots))
         if scene.contrast:
-            scenario = parts.short(scene)
-            wrong = negatives.called(scene, scenario.tool, scenario.slots, scenario.arguments)
-            scene.wrong.append((defect, None, wrong))
+            named = {name: path for name, path in (("note", path), ("folder", folder)) if f"{{{name}}}" in pair["say"]}
+            scene.wrong.append((defect, None, missteps.taken_up(scene, named)))
 
     return play

@@ -67,7 +67,7 @@ def execute_prompt(world: World) -> tuple:
         slots["new_path"] = join(world.parent(), f"{world.title()}.md")
         arguments["action"] = {"type": "create", "targetPath": slots["new_path"]}
     if variant == "agent":
-        slots["agent_id"] = arguments["agent"] = world.record("agents")["id"]
+        slots["agent_id"] = arguments["agent"] = world.agent()["id"]
     return variant, slots, arguments, is_file(slots["new_path"]) if variant == "write" else answered
 
 

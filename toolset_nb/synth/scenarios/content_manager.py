@@ -33,7 +33,13 @@ def append_content(world: World) -> tuple:
 def prepend_content(world: World) -> tuple:
     path, text = without_front_matter(world), world.text
     line = world.line(besides=text(path))
-    return "top", note_slots(path) | {"text": line}, {"filePath": path, "content": line}, reads(path, line + text(path))
+    content = f"{line}\n" if world.training else line  # the tool puts no line break between the two
+    return (
+        "top",
+        note_slots(path) | {"text": line},
+        {"filePath": path, "content": content},
+        reads(path, content + text(path)),
+    )
 
 
 def replace_content(world: World) -> tuple:
@@ -54,9 +60,17 @@ def replace_by_line(world: World) -> tuple:
     lines = world.text(path).split("\n")
     start = world.pick.randint(2, len(lines) - 1)
     end, new = min(len(lines) - 1, start + world.pick.choice([0, 0, 1, 2])), world.line()
-    slots = note_slots(path) | {"start": str(start), "end": str(end), "new": new}
+    single = start == end and world.training
+    slots = (
+        note_slots(path) | ({"line": str(start)} if single else {"start": str(start), "end": str(end)}) | {"new": new}
+    )
     arguments = {"filePath": path, "startLine": start, "endLine": end, "newContent": new}
-    return "lines", slots, arguments, reads(path, "\n".join(lines[: start - 1] + [new] + lines[end:]))
+    return (
+        "line" if single else "lines",
+        slots,
+        arguments,
+        reads(path, "\n".join(lines[: start - 1] + [new] + lines[end:])),
+    )
 
 
 def delete_content(world: World) -> tuple:
