@@ -298,5 +298,7 @@ def test_a_base_that_can_think_is_asked_not_to():
         name: Endpoint("http://127.0.0.1:1", "m", kind=kinds()[name]).request([])[1]
         for name in ("llamacpp", "vllm", "ollama", "lmstudio")
     }
-    assert sent["llamacpp"]["chat_template_kwargs"] == sent["vllm"]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert (
+        sent["llamacpp"]["chat_template_kwargs"] == sent["vllm"]["chat_template_kwargs"] == {"enable_thinking": False}
+    )
     assert sent["ollama"]["think"] is False and "chat_template_kwargs" not in sent["lmstudio"]
