@@ -21,6 +21,7 @@ import socket
 import subprocess
 import time
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -279,9 +280,15 @@ def mark_failed_on_error(run: Run) -> None:
 
 
 def file_hash(path: Path | str) -> str:
-    """sha256 of a file's bytes, in hex."""
+    """sha256 of a file's bytes, in hex; a file that has not changed is read once a process."""
+    status = Path(path).stat()
+    return _hash(Path(path).resolve(), status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _hash(path: Path, _changed: int, _size: int) -> str:
     digest = sha256()
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

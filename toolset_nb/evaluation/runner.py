@@ -15,7 +15,6 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -317,17 +316,11 @@ def _vaults_hash(names: list[str]) -> str:
     return sha256(json.dumps([runs.file_hash(file) for file in files]).encode()).hexdigest()
 
 
-@cache
-def _hash(file: Path, _changed: int) -> str:
-    """A large file is read once a process."""
-    return runs.file_hash(file)
-
-
 def _weights(name: str, gguf: Path | None) -> dict[str, Any]:
     """What is known of a target of our own: the GGUF that is served, its base, adapter, template and parent run."""
     served = {}
     if gguf:
-        served = {"gguf_sha256": _hash(gguf, gguf.stat().st_mtime_ns), "quantisation": gguf.stem.rpartition("-")[2]}
+        served = {"gguf_sha256": runs.file_hash(gguf), "quantisation": gguf.stem.rpartition("-")[2]}
     if name == "base":
         return {"base_model": _base(), **served}
     run = runs.find(name)

@@ -225,12 +225,7 @@ def _key(run: Run, name: str, imatrix: str = "") -> dict[str, Any]:
     key: dict[str, Any] = {"format": name, "base": run.record["base_folder"], "merged_in": merge_dtype(run.record)}
     if name in llamacpp.FTYPES and imatrix:
         key["imatrix"] = imatrix if imatrix == "auto" else file_hash(Path(imatrix).expanduser())
-    return key | {file.name: _hash(file, file.stat().st_mtime_ns) for file in _adapter(run)}
-
-
-@cache
-def _hash(file: Path, _changed: int) -> str:
-    return file_hash(file)
+    return key | {file.name: file_hash(file) for file in _adapter(run)}
 
 
 def _bytes(shape: tuple[int, ...], form: Format) -> float:
