@@ -129,11 +129,11 @@ def test_a_run_is_asked_as_it_was_trained(talk, monkeypatch):
     monkeypatch.setattr(chat.Chat, "__enter__", lambda self: given.append(self.config) or pytest.fail("opened"))
     run = Run.start("sft", "tiny", parameters={"call_format": "text", "tool_exposure": "all", "max_rows": 3})
     run.finish()
-    for options in ([], ["--tool-exposure", "agent"]):
+    for options in ([], ["--tool-exposure", "none"]):
         with pytest.raises(pytest.fail.Exception):
             talk([], None, *options, target=run.folder.name)
     assert [config.call_format for config in given] == ["text", "text"]
-    assert [config.tool_exposure for config in given] == ["all", "agent"]
+    assert [config.tool_exposure for config in given] == ["all", "none"]
 
 
 def test_a_folder_or_a_model_that_is_not_there_is_said(tmp_path, capsys):

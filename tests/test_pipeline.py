@@ -7,15 +7,14 @@ import pytest
 from toolset_nb import pipeline, runs
 from toolset_nb.__main__ import main
 from toolset_nb.pipeline import PipelineError, plan
+from toolset_nb.runs import Run
 from toolset_nb.settings import PipelineSettings, SettingsError
 
 
 @pytest.fixture
 def executed(monkeypatch):
-    """The steps that were executed, in order; `fail` holds those that fail."""
+    """(step, parameters) in order; training steps leave a run. `fail` holds those that fail, a training step's run with them."""
     import papermill
-
-    made = []
 
     class Notebook(list):
         fail: set = set()
@@ -24,8 +23,13 @@ def executed(monkeypatch):
 
     def execute(source, out, parameters, **_):
         made.append((source.stem, parameters))
+        run = Run.start(source.stem, "tiny", parameters["run_name"]) if source.stem in pipeline.TRAINING else None
         if source.stem in made.fail:
+            if run:
+                run.fail("killed")
             raise ValueError("the disk is full")
+        if run:
+            run.finish()
         out.write_text("{}")
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
@@ -107,7 +111,7 @@ def test_a_pipeline_goes_on_at_the_step_that_failed(executed):
 
 def test_a_pipelines_folder_is_no_run(executed):
     pipeline.run(PipelineSettings(run_name="first"), lambda line: None)
-    assert runs.list_runs() == []
+    assert {run.folder.name for run in runs.list_runs()} == {"first-sft", "first-kto"}
 
 
 def test_the_command_shows_its_plan_and_returns_2_for_a_step_that_failed(executed, capsys):
@@ -117,3 +121,34 @@ def test_the_command_shows_its_plan_and_returns_2_for_a_step_that_failed(execute
     executed.fail = {"sft"}
     assert main(["pipeline", "--run-name", "x"]) == 2
     assert "step sft failed" in capsys.readouterr().err
+
+
+def test_after_a_run_that_failed_before_its_first_checkpoint_the_later_steps_take_the_second_one(executed):
+    executed.fail = {"sft"}
+    config = PipelineSettings(run_name="first")
+    with pytest.raises(PipelineError):
+        pipeline.run(config, lambda line: None)
+    executed.fail = set()
+    folder = pipeline.run(config, lambda line: None)
+    given = dict(executed)
+    assert given["kto"]["sft_run"] == "first-sft-2"
+    assert given["evaluate"]["targets"] == "base,first-sft-2,first-kto" and given["export"]["run"] == "first-kto"
+    state = json.loads((folder / "pipeline.json").read_text())
+    assert [state[step].get("run") for step in pipeline.STEPS] == ["first-sft-2", "first-kto", None, None]
+
+
+def test_a_step_that_is_given_something_else_has_those_after_it_done_again(executed):
+    config = PipelineSettings(run_name="first")
+    pipeline.run(config, lambda line: None)
+    executed.clear()
+    pipeline.run(config.model_copy(update={"sft_parameters": "epochs: 2"}), lambda line: None)
+    assert [step for step, _ in executed] == list(pipeline.STEPS)
+    assert executed[3][1] == {"run": "first-kto-2"}
+    executed.clear()
+    pipeline.run(config.model_copy(update={"sft_parameters": "epochs: 2"}), lambda line: None)
+    assert executed == []
+
+
+def test_every_step_is_given_the_seed_and_whether_someone_watches():
+    made = plan(PipelineSettings(seed=7, interactive="no"), "x")
+    assert all(given.items() >= {"seed": 7, "interactive": "no"}.items() for given in made.values())

@@ -23,10 +23,16 @@ NOT_TRIED = "Nothing was changed: the call could not be tried on a copy of the v
 
 
 class Chat:
-    """A conversation with a target (a run, "base" or a server) on a vault; `with Chat(..) as chat`. For one thread."""
+    """A conversation with a target (a run, "base" or a server) on a vault; `with Chat(..) as chat`. For one thread.
+
+    It is asked as an evaluation would ask it (`evaluation.asking`); but a chat is about no agent in particular, so that where
+    the tools of one were shown it is all of them.
+    """
 
     def __init__(self, target: str, vault: Any, config: EvaluateSettings):
-        self.target, self.vault, self.config = target, vault, config
+        config = evaluation.asking(target, config)
+        every = {"tool_exposure": "all"} if config.tool_exposure == "agent" else {}
+        self.target, self.vault, self.config = target, vault, config.model_copy(update=every)
         self.messages: list[dict] = []
         self.forgotten = 0
 

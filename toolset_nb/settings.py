@@ -311,12 +311,8 @@ def _explain(model: type[Settings], problem: dict) -> str:
 
 def _shown(value: Any) -> str:
     """The value as it may be shown: a pasted token never reaches an output."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = (
-        2,
-        10_000,
-        10_000,
-    )  # few of many parts: aliases of YAML can make billions
+    short = reprlib.Repr()  # few of many parts: aliases of YAML can make billions
+    short.maxlevel, short.maxstring, short.maxother = 2, 10_000, 10_000
     try:
         return _masked(short.repr(value))[:80]
     except ValueError:  # an integer of more than 4,300 digits has no repr

@@ -147,9 +147,8 @@ def _state_fault(name: str, wanted: dict, after: Snapshot) -> str:
     if not there:
         return f"{name} is missing"
     text = after.files[name].decode("utf-8", "replace")
-    return (
-        f"{name} does not read as it should" if "text" in wanted and _letters(text) != _letters(wanted["text"]) else ""
-    )
+    equal = "text" not in wanted or _letters(text) == _letters(wanted["text"])
+    return "" if equal else f"{name} does not read as it should"
 
 
 def _letters(text: str) -> str:
@@ -194,9 +193,8 @@ def same(key: str, wanted: Any, given: Any) -> bool:
         if key in PATHS and isinstance(wanted, str) and isinstance(given, str):
             return _path(wanted) == _path(given)
         if key == "paths" and isinstance(wanted, list) and isinstance(given, list):
-            return all(isinstance(each, str) for each in given) and sorted(map(_path, wanted)) == sorted(
-                map(_path, given)
-            )
+            texts = all(isinstance(each, str) for each in given)
+            return texts and sorted(map(_path, wanted)) == sorted(map(_path, given))
     except VaultError:
         return False
     return plain(wanted) == plain(given)

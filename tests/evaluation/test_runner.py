@@ -14,8 +14,8 @@ from scripted import PROMPT, TASK, Script, answer, manifest, prompts
 from written_call import RIGHT
 
 from toolset_nb import evaluation, runs, settings
-from toolset_nb.evaluation import Control, EvaluationError, Journal, evaluate, exit_code, report, runner
-from toolset_nb.evaluation.runner import conditions, report_folder
+from toolset_nb.evaluation import Control, EvaluationError, Journal, evaluate, exit_code, report, targets
+from toolset_nb.evaluation.targets import conditions, report_folder
 from toolset_nb.paths import repo_root
 from toolset_nb.servers import RequestFailed
 from toolset_nb.settings import EvaluateSettings
@@ -188,7 +188,7 @@ from pathlib import Path
 from scripted import Script, manifest, prompts
 from written_call import RIGHT
 from toolset_nb.evaluation import Journal, evaluate
-from toolset_nb.evaluation.runner import conditions
+from toolset_nb.evaluation.targets import conditions
 from toolset_nb.settings import EvaluateSettings
 
 def reply(chat):
@@ -263,12 +263,12 @@ def test_the_vaults_hash_covers_seeds_and_what_their_owners_change(tmp_path, mon
     for kind in ("vaults", "worlds"):
         (copy / kind).mkdir(parents=True)
         shutil.copy(repo_root() / "datasets" / kind / "music.yaml", copy / kind)
-    monkeypatch.setattr(runner, "repo_root", lambda: tmp_path)
-    found = {runner._vaults_hash(["music"])}
+    monkeypatch.setattr(targets, "repo_root", lambda: tmp_path)
+    found = {targets._vaults_hash(["music"])}
     for kind in ("vaults", "worlds"):
         with (copy / kind / "music.yaml").open("a") as file:
             file.write("# one more line\n")
-        found.add(runner._vaults_hash(["music"]))
+        found.add(targets._vaults_hash(["music"]))
     assert len(found) == 3
 
 
@@ -286,7 +286,7 @@ def test_the_manifest_holds_the_file_that_is_served_and_the_versions(tmp_path, m
     endpoint = Script({})
     endpoint.gguf = tmp_path / "model-q4_k_m.gguf"
     endpoint.gguf.write_bytes(b"weights")
-    monkeypatch.setattr(runner, "_base", lambda: "owner/model")
+    monkeypatch.setattr(targets, "_base", lambda: "owner/model")
     made = evaluation.manifest("base", endpoint, EvaluateSettings(), prompts(1), "base")
     assert (made["target"], made["base_model"], made["quantisation"]) == ("base", "owner/model", "q4_k_m")
     assert made["gguf_sha256"] == runs.file_hash(endpoint.gguf)
@@ -305,7 +305,7 @@ def trained():
 
 def test_a_run_is_asked_as_it_was_trained_and_a_server_with_tools_unless_somebody_chose_otherwise(trained):
     def asked(name, **given):
-        found = runner.asking(name, EvaluateSettings(**given))
+        found = targets.asking(name, EvaluateSettings(**given))
         return found.call_format, found.context_source, found.tool_exposure
 
     assert asked("newer") == asked("base") == ("text", "none", "all")
@@ -322,18 +322,18 @@ def test_what_the_form_shows_is_no_choice_and_what_papermill_gives_is():
 
 
 def test_latest_is_kept_as_the_run_that_it_is_now(trained):
-    assert runner.lasting("latest") == runner.lasting("latest:sft") == runner.lasting(str(trained)) == "newer"
-    assert runner.lasting("base") == "base" and runner.lasting("ollama#m") == "ollama#m"
+    assert targets.lasting("latest") == targets.lasting("latest:sft") == targets.lasting(str(trained)) == "newer"
+    assert targets.lasting("base") == "base" and targets.lasting("ollama#m") == "ollama#m"
 
 
 def test_the_report_of_a_run_is_found_beside_that_of_another(trained):
     path = trained.path("evaluation", "mine", "older.json")
     path.write_text("{}")
-    assert runner.saved_report("older", "sets/mine.json") == path
+    assert targets.saved_report("older", "sets/mine.json") == path
     own = runs.find("older").path("evaluation", "mine", "older.json")
     own.write_text("{}")
     os.utime(path, (1, 1))
-    assert runner.saved_report("older", "mine") == own  # the newest counts
+    assert targets.saved_report("older", "mine") == own  # the newest counts
 
 
 def test_tasks_and_prompts_go_side_by_side():

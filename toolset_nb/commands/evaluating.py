@@ -88,7 +88,7 @@ def _choice(question: str, options: list[str]) -> str:
 def compare(options: argparse.Namespace) -> int:
     """Compare two or more evaluations on the same prompts: paired difference, interval, McNemar, fixed and broken."""
     from toolset_nb import evaluation
-    from toolset_nb.evaluation.runner import saved_report
+    from toolset_nb.evaluation.targets import saved_report
 
     reports = []
     for name in options.runs:

@@ -70,7 +70,7 @@ def chat(options: argparse.Namespace) -> int:
 
     opened = _open_vault(options.vault, False)
     given = {name: getattr(options, name) for name in ("context", "tool_exposure") if getattr(options, name)}
-    config = settings.check(settings.EvaluateSettings, {"slots": 1, **_rendering(options.target), **given})
+    config = settings.check(settings.EvaluateSettings, {"slots": 1, **given})
 
     def approve(call, difference) -> bool:
         print(f"  {_shown(call)}", difference, sep="\n")
@@ -99,16 +99,6 @@ def chat(options: argparse.Namespace) -> int:
             elif made.stop not in ("words", "single"):
                 print(f"  (ended: {made.error or made.stop})")
     return 0
-
-
-def _rendering(target: str) -> dict[str, Any]:
-    """How a run's rows were rendered in training; a server's model is shown all tools, the base nothing."""
-    from toolset_nb import runs
-    from toolset_nb.servers.kinds import is_server
-
-    if is_server(target):
-        return {"tool_exposure": "all", "tools_as": "api"}
-    return {} if target == "base" else runs.find(target).rendering()
 
 
 def _shown(call: Any) -> str:
@@ -165,7 +155,9 @@ def add(commands: Any) -> None:
     command.add_argument("--vault", required=True, metavar="FOLDER", help="a folder of notes")
     command.add_argument("--context", metavar="N", help="tokens that the conversation may have (default: 4096)")
     command.add_argument(
-        "--tool-exposure", choices=("none", "agent", "all"), help="which tools it is shown (default: as in training)"
+        "--tool-exposure",
+        choices=("none", "all"),
+        help="which tools it is shown (default: as in training; all for a server)",
     )
     command.set_defaults(run=chat)
 

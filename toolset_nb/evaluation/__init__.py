@@ -1,26 +1,15 @@
 """Asking models prompts, executing their calls in a private vault, judging what came of it, and comparing models.
 
 prompts: the sets, and the chat a prompt becomes; agent: one attempt; verdicts: what it is worth; statistics: rates, pass^k,
-paired tests; runner: many attempts, resumable; report, page, plots: what people read.
+paired tests; targets: what is asked, and how; runner, journal: many attempts, resumable; report, page, plots: what people read.
 """
 
 from toolset_nb.evaluation.agent import attempt
+from toolset_nb.evaluation.journal import Journal
 from toolset_nb.evaluation.prompts import EvaluationError, load_prompts, messages, prompt_sets
 from toolset_nb.evaluation.report import compared, comparison, markdown, read_reports, report, save, summarise, table
-from toolset_nb.evaluation.runner import (
-    Control,
-    Journal,
-    Progress,
-    asking,
-    evaluate,
-    exit_code,
-    manifest,
-    open_target,
-    report_folder,
-    run,
-    target_gguf,
-    target_names,
-)
+from toolset_nb.evaluation.runner import Control, Progress, evaluate, exit_code, run
+from toolset_nb.evaluation.targets import asking, manifest, open_target, report_folder, target_gguf, target_names
 from toolset_nb.evaluation.verdicts import MEASURES, Record, judge
 
 __all__ = [

@@ -165,9 +165,7 @@ def read(answer: Answer, constrained: bool = False) -> calls.Reply:
 def replay(turn: Turn, call_format: str, number: int) -> list[dict]:
     """A turn as history that every server accepts: calls as they were understood, broken ones as text, results cut."""
     results = [_shown(result) for result in turn.results]
-    if (
-        not turn.answer.tool_calls or not turn.executed
-    ):  # a native call without a result is no history that servers take
+    if not (turn.answer.tool_calls and turn.executed):  # servers refuse a native call without its result
         text = calls.render(turn.reply.blocks, call_format)
         return [{"role": "assistant", "content": text}, *({"role": "tool", "content": result} for result in results)]
     made = [

@@ -5,14 +5,16 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from toolset_nb.evaluation import plots
+from toolset_nb.evaluation.journal import LONE, is_journal
 from toolset_nb.evaluation.page import page
 from toolset_nb.evaluation.prompts import EvaluationError
-from toolset_nb.evaluation.runner import LONE, file_name, is_journal, now
 from toolset_nb.evaluation.statistics import compare, pass_hat, rate
+from toolset_nb.evaluation.targets import file_name
 from toolset_nb.evaluation.verdicts import ACTIONS, EXECUTED, FAILURES, MEASURES, Record
 from toolset_nb.tools import catalogue
 
@@ -45,7 +47,7 @@ def report(manifest: dict[str, Any], records: list[Record], seconds: float) -> d
             "prompt_file": settings["prompt_set"],
             "prompt_selected": len({record.case_id for record in records}),
             "seconds": round(seconds, 1),
-            "generated_at": now(),
+            "generated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         },
         "summary": summarise(records),
         "records": [asdict(record) for record in records],

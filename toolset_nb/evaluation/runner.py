@@ -5,50 +5,32 @@ A run that was stopped or killed goes on with what is missing, as long as the co
 server failed are asked again.
 """
 
-import json
-import os
-import platform
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import __version__, export, models, runs, tasks
+from toolset_nb import tasks
 from toolset_nb.evaluation.agent import Attempt, attempt
-from toolset_nb.evaluation.prompts import EvaluationError, load_prompts, prompt_file
+from toolset_nb.evaluation.journal import Journal
+from toolset_nb.evaluation.prompts import EvaluationError, load_prompts
 from toolset_nb.evaluation.statistics import wilson
+from toolset_nb.evaluation.targets import (
+    asking,
+    conditions,
+    file_name,
+    lasting,
+    manifest,
+    open_target,
+    report_folder,
+    target_names,
+)
 from toolset_nb.evaluation.verdicts import Record, judge
-from toolset_nb.paths import repo_root
-from toolset_nb.servers import Batches, connect, serve
-from toolset_nb.servers.kinds import is_server
 from toolset_nb.settings import EvaluateSettings
-from toolset_nb.tools import catalogue
-
-# A reply may hold half a surrogate pair, which UTF-8 cannot; the escape in its place means the same in JSON.
-LONE = "backslashreplace"
-NOT_A_CONDITION = {
-    "interactive",
-    "run_name",
-    "targets",
-    "slots",
-    "timeout",
-    "retries",
-    "resume",
-    "limit",
-    "tags",
-    "trials",
-    "port",
-    "host",
-}
-PACKAGES = ("xllamacpp", "transformers", "torch")
 
 
 @dataclass(frozen=True)
@@ -100,19 +82,6 @@ class Control:
         self._go.wait()
 
 
-def target_names(settings: EvaluateSettings) -> list[str]:
-    """The targets one by one, each once."""
-    return list(dict.fromkeys(part.strip() for part in settings.targets.split(",") if part.strip()))
-
-
-def lasting(name: str) -> str:
-    """A target's name that means the same later: for latest, or a path under runs/, the run's own. Raises RunError."""
-    if name == "base" or is_server(name):
-        return name
-    folder = runs.find(name).folder
-    return folder.name if folder.resolve().parent == runs.runs_folder().resolve() else name
-
-
 class Unfinished(EvaluationError):
     """Some targets could not be evaluated; `reports` are those of the others, written already."""
 
@@ -123,62 +92,12 @@ class Unfinished(EvaluationError):
         self.reports, self.exit_code = reports, getattr(next(iter(failed.values())), "exit_code", 1)
 
 
-def asking(name: str, settings: EvaluateSettings) -> EvaluateSettings:
-    """The settings with which a target is asked where nobody chose otherwise: a run as it was trained, base as the newest run,
-    another program's model with the tools of the agent shown."""
-    if is_server(name):
-        rendering = {"tool_exposure": "agent"}
-    else:
-        run = _newest() if name == "base" else runs.find(name)
-        rendering = run.rendering() if run else {}
-    return settings.model_copy(
-        update={field: value for field, value in rendering.items() if field not in settings.model_fields_set}
-    )
-
-
-@contextmanager
-def open_target(name: str, settings: EvaluateSettings):
-    """(label, endpoint) of a target: "base", "latest", a run's name, a kind of server or an address, with #model."""
-    options = {"timeout": settings.timeout, "retries": settings.retries, "context": settings.context}
-    if is_server(name):
-        with connect(name, settings.host, settings.port, **options) as endpoint:
-            yield endpoint.model or endpoint.url, endpoint
-        return
-    label = "base" if name == "base" else runs.find(name).folder.name
-    if settings.engine == "transformers":
-        network, tokenizer = models.for_generation(_base() if name == "base" else runs.find(name))
-        with Batches(network, tokenizer, label, settings.slots) as endpoint:
-            yield label, endpoint
-        return
-    del options["context"]
-    with serve(target_gguf(name), settings.slots, settings.context, **options) as endpoint:
-        yield label, endpoint
-
-
-def _newest() -> runs.Run | None:
-    try:
-        return runs.find("latest")
-    except runs.RunError:
-        return None
-
-
-def _base() -> str:
-    """The base of the newest run, else the embedded model."""
-    run = _newest()
-    return run.record["base_folder"] if run else models.base_folder("tiny")
-
-
-def target_gguf(name: str) -> Path:
-    """The GGUF of "base" or of a run; made when it is not there yet."""
-    return export.base_gguf(_base()) if name == "base" else export.run_gguf(runs.find(name))
-
-
 def evaluate(
     endpoint: Any,
     prompts: list[dict],
     settings: EvaluateSettings,
     progress: Callable[[Progress], None] | None = None,
-    journal: "Journal | None" = None,
+    journal: Journal | None = None,
     control: Control | None = None,
     label: str = "",
 ) -> list[Record]:
@@ -230,140 +149,6 @@ def evaluate(
     if not asked:
         tell()
     return [records[key] for key in [(p["id"], n) for p in prompts for n in range(settings.trials)] if key in records]
-
-
-class Journal:
-    """The attempts of one target on disk, one JSON object a line, after a first line with their conditions.
-
-    Each line also holds the `seconds` that went by until it was written, since the line before or the start of its session;
-    `seconds` is their sum for each (prompt, trial). Lines of other conditions are put aside as `<name>.old`; a torn last line
-    is left out.
-    """
-
-    def __init__(self, path: Path, conditions: dict[str, Any], resume: bool = True):
-        self.path, self.conditions, self._lock = path, conditions, threading.Lock()
-        self.records: list[Record] = []
-        self.seconds: dict[tuple[str, int], float] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            lines = [_line(text) for text in path.read_text("utf-8", "replace").split("\n") if text]
-            if resume and lines and lines[0] == {"conditions": conditions}:
-                self._take(lines[1:])
-            else:
-                os.replace(path, path.with_suffix(".jsonl.old"))
-        self._rewrite()
-        self._last = time.perf_counter()
-
-    def _take(self, lines: list[dict[str, Any]]) -> None:
-        known = {field.name for field in fields(Record)}
-        for line in lines:
-            seconds = line.pop("seconds", 0)
-            if line and line.keys() <= known:
-                self._keep(Record(**line), seconds)
-
-    def _keep(self, record: Record, seconds: float) -> None:
-        key = (record.case_id, record.trial)
-        self.records.append(record)
-        self.seconds[key] = self.seconds.get(key, 0) + seconds
-
-    def _rewrite(self) -> None:
-        """The file with whole lines only, the last attempt of each prompt and trial, in one step."""
-        draft = self.path.with_suffix(".tmp")
-        last = {(record.case_id, record.trial): record for record in self.records}
-        rows = [asdict(record) | {"seconds": self.seconds[key]} for key, record in last.items()]
-        lines = [{"conditions": self.conditions}, *rows]
-        draft.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8", LONE)
-        os.replace(draft, self.path)
-
-    def add(self, record: Record) -> None:
-        """Appends a record and hands it to the operating system, so that a killed process loses nothing that was answered."""
-        with self._lock, self.path.open("a", encoding="utf-8", errors=LONE) as file:
-            now = time.perf_counter()
-            seconds, self._last = round(now - self._last, 3), now
-            self._keep(record, seconds)
-            file.write(json.dumps(asdict(record) | {"seconds": seconds}, ensure_ascii=False) + "\n")
-
-
-def manifest(
-    label: str, endpoint: Any, settings: EvaluateSettings, prompts: list[dict], name: str = ""
-) -> dict[str, Any]:
-    """Everything that a result depends on: model, weights, server, template, prompts, vaults, sampling, versions.
-
-    `name` is that of the target.
-    """
-    kept = {key: value for key, value in settings.model_dump().items() if key not in ("interactive", "run_name")}
-    vaults = sorted({prompt["fixture"] for prompt in prompts if "fixture" in prompt})
-    text = prompt_file(settings.prompt_set).read_bytes()
-    return {
-        "model": label,
-        "target": name,
-        "backend": endpoint.kind.title,
-        "host": endpoint.url,
-        "settings": kept,
-        "prompt_set": settings.prompt_set,
-        "prompt_set_sha256": sha256(text).hexdigest(),
-        "vaults_sha256": _vaults_hash(vaults),
-        "catalogue": f"{catalogue().name} {catalogue().version}",
-        "context_length": endpoint.context_length(),
-        **(_weights(name, endpoint.gguf) if name and not is_server(name) else {}),
-        "packages": _versions(),
-    }
-
-
-def _vaults_hash(names: list[str]) -> str:
-    """SHA-256 of what vaults are built from: their seeds, and the texts that their owners will want to change."""
-    files = [repo_root() / "datasets" / kind / f"{name}.yaml" for name in names for kind in ("vaults", "worlds")]
-    return sha256(json.dumps([runs.file_hash(file) for file in files]).encode()).hexdigest()
-
-
-def _weights(name: str, gguf: Path | None) -> dict[str, Any]:
-    """What is known of a target of our own: the GGUF that is served, its base, adapter, template and parent run."""
-    served = {}
-    if gguf:
-        served = {"gguf_sha256": runs.file_hash(gguf), "quantisation": gguf.stem.rpartition("-")[2]}
-    if name == "base":
-        return {"base_model": _base(), **served}
-    run = runs.find(name)
-    adapter = {file.name: runs.file_hash(file) for file in sorted((run.folder / "adapter").glob("*.safetensors"))}
-    template = run.folder / "adapter" / "chat_template.jinja"
-    return {
-        "base_model": run.record.get("base_model", ""),
-        "method": run.record.get("method", ""),
-        "parent": run.record.get("parent", ""),
-        "adapter_sha256": adapter,
-        "template_sha256": runs.file_hash(template) if template.exists() else "",
-        **served,
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "toolset_nb": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def conditions(made: dict[str, Any]) -> dict[str, Any]:
-    """The part of a manifest that has to be equal for a run to go on; of a server its address too."""
-    kept = {key: value for key, value in made["settings"].items() if key not in NOT_A_CONDITION}
-    aside = {"settings", "target", "packages", "context_length"} | (set() if is_server(made["target"]) else {"host"})
-    return {**{key: value for key, value in made.items() if key not in aside}, "settings": kept}
-
-
-def is_journal(path: Path) -> bool:
-    """Whether a file is a journal: it begins with the conditions of its attempts."""
-    if not path.exists():
-        return False
-    with path.open("rb") as file:
-        return file.read(15) == b'{"conditions": '
-
-
-def file_name(label: str) -> str:
-    """A label as a file name."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in label)
 
 
 def run(
@@ -433,42 +218,7 @@ def run(
     return reports
 
 
-def set_name(prompt_set: str) -> str:
-    """How a prompt set is called in the names of folders."""
-    return Path(prompt_set).name.removesuffix(".json")
-
-
-def saved_report(name: str, prompt_set: str) -> Path:
-    """The newest report of a run on a prompt set: in its own folder, or in that of the run it was evaluated beside."""
-    folder = runs.find(name).folder
-    place = Path("evaluation") / set_name(prompt_set) / f"{file_name(folder.name)}.json"
-    found = [folder / place, *(run.folder / place for run in runs.list_runs())]
-    return max((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime, default=found[0])
-
-
-def report_folder(settings: EvaluateSettings) -> Path:
-    """Where reports go: evaluation/<prompt set> of the last target that is a run, else runs/evaluations/<prompt set>-<targets>."""
-    name = set_name(settings.prompt_set)
-    for target in reversed(target_names(settings)):
-        if target != "base" and not is_server(target):
-            return runs.find(target).folder / "evaluation" / name
-    return runs.runs_folder() / "evaluations" / f"{name}-{file_name('-'.join(target_names(settings)))[-80:]}"
-
-
 def exit_code(reports: list[dict[str, Any]]) -> int:
     """0 all passed, 2 failures, 3 request errors, as judged on the last target."""
     summary = list(reports)[-1]["summary"]
     return 3 if summary["request_errors"] else 2 if summary["failed"] else 0
-
-
-def now() -> str:
-    """The time in UTC to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _line(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -10,7 +10,6 @@ from typing import Any
 from toolset_nb import evaluation
 from toolset_nb.chat import Chat
 from toolset_nb.evaluation.agent import Attempt, Turn
-from toolset_nb.evaluation.runner import asking
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.vault import Vault, fixtures
 from toolset_nb.vault.snapshots import Difference, diff
@@ -25,10 +24,7 @@ class Playground:
         self._stack = ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self.original = fixtures.build(fixture, self.folder / "vault 0")
-        asked = asking(target, config)
-        if asked.tool_exposure == "agent":  # a chat is about no agent in particular
-            asked = asked.model_copy(update={"tool_exposure": "all"})
-        self.chat = Chat(target, self.original, asked)
+        self.chat = Chat(target, self.original, config)
 
     def __enter__(self) -> "Playground":
         self._stack.enter_context(self.chat)

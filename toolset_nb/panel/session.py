@@ -11,7 +11,8 @@ from typing import Any
 from toolset_nb import calls, evaluation, runs, settings
 from toolset_nb.evaluation.agent import attempt, sampling
 from toolset_nb.evaluation.prompts import offered_tools, reply_schema
-from toolset_nb.evaluation.runner import Unfinished, asking
+from toolset_nb.evaluation.runner import Unfinished
+from toolset_nb.evaluation.targets import asking
 from toolset_nb.runs import RENDERING
 from toolset_nb.servers import Endpoint, connect, kinds
 from toolset_nb.servers.kinds import is_server

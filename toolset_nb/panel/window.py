@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from toolset_nb import evaluation, runs
-from toolset_nb.evaluation.runner import saved_report
+from toolset_nb.evaluation.targets import saved_report
 from toolset_nb.panel.form import form
 from toolset_nb.panel.parts import button, escaped, fault, row
 from toolset_nb.panel.playground import playground

@@ -11,7 +11,7 @@ from typing import Any
 
 from toolset_nb import calls
 from toolset_nb.evaluation.prompts import messages, offered_tools
-from toolset_nb.evaluation.runner import asking
+from toolset_nb.evaluation.targets import asking
 from toolset_nb.servers.endpoint import RequestFailed
 from toolset_nb.servers.kinds import connect, is_server
 from toolset_nb.settings import EvaluateSettings

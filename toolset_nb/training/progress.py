@@ -62,9 +62,8 @@ def callbacks(run: Run, interactive: bool, method: str, settings: Any) -> list:
 
         def on_step_end(self, args, state, control, model=None, processing_class=None, **_):
             if settings.eval_steps and state.global_step % settings.eval_steps == 0:
-                share = held_out(
-                    model, processing_class, settings
-                )  # by every process: the weights may be split over them
+                # by every process: the weights may be split over them
+                share = held_out(model, processing_class, settings)
                 if not state.is_world_process_zero:
                     return
                 with run.path("held_out.jsonl").open("a", encoding="utf-8") as file:
