@@ -4,6 +4,8 @@ BIN := .venv/bin
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
 OUT := runs/notebooks
 ROWS := 6600
+# two test files at a time, a core for each
+TWO := -n 2 --dist loadfile
 
 .PHONY: setup run pipeline quality test lint bench peer fuzz data validate verify-data repository clean
 
@@ -34,8 +36,8 @@ quality: setup  ## SFT on every row, going on where it was stopped, then all pro
 		$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/quality-$$set.ipynb -p targets base,latest:sft -p prompt_set $$set || exit 1; done
 
 test: setup lint
-	$(BIN)/python -m pytest tests -m "not notebooks" -x
-	$(BIN)/python -m pytest tests -m notebooks -x
+	$(BIN)/python -m pytest tests -m "not notebooks" -x $(TWO)
+	$(BIN)/python -m pytest tests -m notebooks -x $(TWO)
 
 lint: setup
 	$(BIN)/ruff check .

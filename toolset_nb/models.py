@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from toolset_nb import runs
-from toolset_nb.downloads import EMBEDDED_MODEL, cache_folder, unpack
+from toolset_nb.downloads import EMBEDDED_MODEL, cache_folder, place, unpack
 from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
@@ -171,8 +171,7 @@ def embedded() -> Path:
             source = _original(folder) or _dequantise(folder)
             embedded_tokenizer().save_pretrained(folder)
             (folder / "source.json").write_text(json.dumps({"source": source}) + "\n")
-            if not target.exists():
-                os.replace(folder, target)
+            place(folder, target)
     template = target / "chat_template.jinja"
     if not template.exists() or template.read_text("utf-8") != TEMPLATE.read_text("utf-8"):
         embedded_tokenizer().save_pretrained(target)  # a changed template reaches a cached model

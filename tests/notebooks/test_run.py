@@ -17,13 +17,11 @@ from pathlib import Path
 import jsonschema_rs
 import nbformat
 import pytest
+from papermilled import CHAIN, FAKE_TOKEN, ROOT, environment, options, papermill
 
 from toolset_nb import runs
 
-ROOT = Path(__file__).resolve().parents[2]
-CHAIN = ("sft_beginner", "sft", "kto", "evaluate", "export")
 TRAINING = CHAIN[:3]
-FAKE_TOKEN = "hf_" + "NoSuchToken" * 3
 LOGGED = [
     "step",
     "timestamp",
@@ -38,32 +36,6 @@ LOGGED = [
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 pytestmark = pytest.mark.notebooks
-
-
-def environment(folder, **more):
-    """This process's environment with runs in `folder`, a token to look for, and no editor or Colab attached."""
-    unwanted = ("COLAB_RELEASE_TAG", "JPY_SESSION_NAME", "VSCODE_PID", "TOOLSET_NB_ROOT", "PYTEST_ADDOPTS")
-    kept = {key: value for key, value in os.environ.items() if key not in unwanted}
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**kept, "TOOLSET_NB_RUNS": str(folder), "PYTHONPATH": path, "HF_TOKEN": FAKE_TOKEN, **more}
-
-
-def papermill(name, out, *options):
-    """papermill's command line, started in the folder of `out`, with runs/ beside it."""
-    command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{name}.ipynb", out, "--no-progress-bar"]
-    env = environment(out.parent / "runs")
-    return subprocess.run([*command, *options], cwd=out.parent, env=env, capture_output=True, text=True, timeout=900)
-
-
-def options(name, tiny_model):
-    """What makes a notebook short."""
-    if name == "evaluate":
-        return ["-f", ROOT / "params" / "ci_evaluate.yaml"]
-    if name == "export":
-        return ["-f", ROOT / "params" / "ci_export.yaml"]
-    twice = ["-p", "epochs", "2"]  # the reference is then scored beforehand; tests/training has the other way
-    model = twice if name == "kto" else ["-p", "model_size", "tiny", "-p", "base_model", tiny_model]
-    return ["-f", ROOT / "params" / "ci.yaml", *model]
 
 
 @pytest.fixture(scope="module")
@@ -188,27 +160,6 @@ def test_the_executed_notebook_and_the_run_folder_hold_no_token(chain, name):
     assert not re.search(r"(hf_|ghp_|sk-)[A-Za-z0-9]{16,}|Bearer \w{8,}", texts[out])
     cells = [cell for cell in nbformat.read(out, as_version=4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-
-
-def test_every_notebook_runs_under_nbval(tiny_model, tmp_path):
-    prepared = []
-    for name in CHAIN:
-        prepared.append(tmp_path / f"{name}.ipynb")
-        done = papermill(name, prepared[-1], *options(name, tiny_model), "--prepare-only")
-        assert done.returncode == 0, done.stderr[-2000:]
-    flags = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240", "-x", "-p", "no:cacheprovider"]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        *flags,
-        *prepared,
-    ]  # in this order: kto and evaluate need the runs before
-    env = environment(tmp_path / "runs")
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stdout[-4000:]
-    cells = sum(cell.cell_type == "code" for path in prepared for cell in nbformat.read(path, as_version=4).cells)
-    assert f"{cells} passed" in done.stdout
 
 
 @pytest.mark.parametrize(

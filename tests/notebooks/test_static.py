@@ -315,6 +315,7 @@ def test_every_test_file_is_collected():
     written = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
     beside = (
         "conftest.py",
+        "papermilled.py",
         "scripted.py",
         "written_call.py",
         "hub_server.py",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Progress:
             f"{self.passed / self.judged:.0%} passed ({low:.0%} to {high:.0%})" if self.judged else "none judged yet"
         )
         failed = f", {self.infra} request errors" if self.infra else ""
-        left = f", {time.strftime('%M:%S', time.gmtime(self.left))} left" if self.done < self.total else ""
+        left = f", {timedelta(seconds=round(self.left))} left" if self.done < self.total else ""
         return f"{self.label}: {self.done} of {self.total}, {share}{failed}{left}"
 
 

@@ -5,6 +5,7 @@ The converters are llama.cpp's own scripts, each run in a process of its own wit
 
 import json
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 from toolset_nb.downloads import cache_folder
@@ -49,7 +50,8 @@ def chat_template(gguf: Path) -> str:
 def base_gguf(folder: str) -> Path:
     """The GGUF of an untuned model folder or Hub id, cached; made again when the folder changes."""
     source = Path(folder)
-    gguf = cache_folder() / "gguf" / f"{source.name}-q8_0.gguf"
+    place = sha256(folder.encode()).hexdigest()[:8]  # folders of one name stay apart
+    gguf = cache_folder() / "gguf" / place / f"{source.name}-q8_0.gguf"
     files = [file for file in (sorted(source.iterdir()) if source.is_dir() else []) if file.is_file()]
     key = {"folder": folder, **{file.name: file_hash(file) for file in files}}
     artefacts.finish(gguf, key, lambda path: convert(base_files(folder), path))
