@@ -138,6 +138,13 @@ def goes_on(row):
     return "\nResult: " in content and content.count("tool_call: ") == 1
 
 
+@pytest.mark.parametrize("first", [500, 1500, 2560, 7272])
+def test_words_are_right_as_often_as_wrong_in_any_beginning(kto, first):
+    """Else KTO learns that words are wrong, and unlearns asking."""
+    words = Counter(row["label"] for row in kto[:first] if "tool_call: " not in row["conversations"][-1]["content"])
+    assert 0.8 < words[True] / words[False] < 1.25
+
+
 def test_the_first_rows_are_calls_and_not_what_follows_them(sft):
     first, late = sft[: len(sft) // 10], sft[len(sft) // 2 :]
     assert sum(map(goes_on, first)) / len(first) < 0.5 * sum(map(goes_on, late)) / len(late)

@@ -13,7 +13,8 @@ from huggingface_hub import ModelCard
 from toolset_nb.evaluation.report import VERSION, summarise
 from toolset_nb.evaluation.verdicts import Record
 from toolset_nb.export import model_card
-from toolset_nb.export.card import MARK, card_files, lineage
+from toolset_nb.export.card import MARK, card_files, lineage, own_reports
+from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run
 
 RECORD = {
@@ -287,3 +288,13 @@ def test_formats_compared_stand_as_they_were_written():
 def test_what_a_record_says_does_not_become_markup():
     card = model_card(finished(dataset={"file": "a|b<img>\n# Big", "sha256": "0" * 64, "rows": 1}), "ada/tiny")
     assert "a\\|b&lt;img> # Big" in card and "\n# Big" not in card
+
+
+def test_the_model_in_the_box_comes_with_reports_of_its_own_weights_on_the_prompts_of_today():
+    found = own_reports(Run(repo_root() / "finished"))
+    assert found.keys() == {"full_coverage", "tasks"}
+    for name, entries in found.items():
+        prompts = (repo_root() / "datasets" / "prompts" / f"{name}.json").read_bytes()
+        assert entries[-1]["metadata"]["prompt_set_sha256"] == sha256(prompts).hexdigest()
+        passed = entries[-1]["summary"]["measures"]["passed"]
+        assert f"| passed | {passed['count']}/{passed['total']} = " in (repo_root() / "finished" / "README.md").read_text()

@@ -15,7 +15,7 @@ from toolset_nb.evaluation.page import page
 from toolset_nb.evaluation.prompts import EvaluationError
 from toolset_nb.evaluation.statistics import compare, pass_hat, rate
 from toolset_nb.evaluation.targets import file_name
-from toolset_nb.evaluation.verdicts import ACTIONS, EXECUTED, FAILURES, MEASURES, Record
+from toolset_nb.evaluation.verdicts import ACTIONS, FAILURES, MEASURES, OPTIONAL, Record
 from toolset_nb.tools import catalogue
 
 VERSION = 2  # of schemas/report.json
@@ -384,7 +384,7 @@ def _agents(record: Record) -> set[str]:
 
 
 def _measured(records: list[Record], name: str) -> bool:
-    return name not in EXECUTED or any(name in record.measures for record in records)
+    return name not in OPTIONAL or any(name in record.measures for record in records)
 
 
 def _mean(values: list[float]) -> float:

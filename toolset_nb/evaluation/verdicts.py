@@ -25,7 +25,7 @@ MEASURES = {
     "state": "executed: the vault is as it should be",
     "passed": "passed",
 }
-EXECUTED = ("action", "state")  # measures of prompts with a sample vault alone
+OPTIONAL = ("action", "state", "arguments")  # measures of prompts with a sample vault, or with named arguments, alone
 ACTIONS = ("call", "ask", "refuse", "talk")
 OUTCOMES = ("call", "text_call", "text", "malformed", "truncated", "empty", "infra")
 FAILURES = {
@@ -130,7 +130,7 @@ def _measure(record: Record, prompt: dict, attempt: Attempt) -> None:
             "right_tool": strict and found.right_tools,
         }
     else:
-        measures = {name: found.words_alone for name in MEASURES if name not in (*EXECUTED, "arguments", "passed")}
+        measures = {name: found.words_alone for name in MEASURES if name not in (*OPTIONAL, "passed")}
     if "expected_arguments" in prompt:
         named = prompt["expected_arguments"]
         measures["arguments"] = measures["right_tool"] and all(literal(named, call.arguments) for call in attempt.calls)

@@ -112,7 +112,8 @@ def in_order(rows: Iterable[dict]) -> list[dict]:
     Whoever trains on the first thousand rows gets all tools and behaviours at once, in the order in which they help: single calls,
     a third as early the answers in words, which are cheap, a fourth the contrasts of sibling tools, which need the tools
     known, an eighth the long rest. Of each play the rows come in the order of their making, those that go on after their one call
-    with the long ones: what a call is has to be learned before when to stop.
+    with the long ones: what a call is has to be learned before when to stop. Pairs of all plays come by their share: with single calls
+    first, two in three answers in words were wrong ones in the first 2,560 rows, and KTO unlearned asking.
     """
     units: defaultdict[str, list[dict]] = defaultdict(list)
     for row in rows:
@@ -126,7 +127,7 @@ def in_order(rows: Iterable[dict]) -> list[dict]:
     for key, members in plays.items():
         size = sorted(map(_size, members))[int(len(members) * SHORT)]
         members.sort(key=lambda unit: (_size(unit) > size or _goes_on(unit), unit[0]["id"]))
-        late = LATE.get(key[0], 8 if members[0][0]["meta"]["tools"] else 3)
+        late = 1 if len(members[0]) == 2 else LATE.get(key[0], 8 if members[0][0]["meta"]["tools"] else 3)
         placed += [(late * (rank + 0.5) / len(members), key, unit) for rank, unit in enumerate(members)]
     return [row for _, _, unit in sorted(placed, key=lambda entry: entry[:2]) for row in unit]
 
