@@ -297,4 +297,6 @@ def test_the_model_in_the_box_comes_with_reports_of_its_own_weights_on_the_promp
         prompts = (repo_root() / "datasets" / "prompts" / f"{name}.json").read_bytes()
         assert entries[-1]["metadata"]["prompt_set_sha256"] == sha256(prompts).hexdigest()
         passed = entries[-1]["summary"]["measures"]["passed"]
-        assert f"| passed | {passed['count']}/{passed['total']} = " in (repo_root() / "finished" / "README.md").read_text()
+        assert (
+            f"| passed | {passed['count']}/{passed['total']} = " in (repo_root() / "finished" / "README.md").read_text()
+        )

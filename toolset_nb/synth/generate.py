@@ -112,8 +112,10 @@ def in_order(rows: Iterable[dict]) -> list[dict]:
     Whoever trains on the first thousand rows gets all tools and behaviours at once, in the order in which they help: single calls,
     a third as early the answers in words, which are cheap, a fourth the contrasts of sibling tools, which need the tools
     known, an eighth the long rest. Of each play the rows come in the order of their making, those that go on after their one call
-    with the long ones: what a call is has to be learned before when to stop. Pairs of all plays come by their share: with single calls
-    first, two in three answers in words were wrong ones in the first 2,560 rows, and KTO unlearned asking.
+    with the long ones: what a call is has to be learned before when to stop.
+
+    Pairs of all plays come by their share: with single calls first, two in three answers in words were wrong ones in the first
+    2,560 rows, and KTO unlearned asking.
     """
     units: defaultdict[str, list[dict]] = defaultdict(list)
     for row in rows:
