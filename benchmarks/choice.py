@@ -1,9 +1,10 @@
-"""Which tool a run names when a call has begun: a measure for comparing short runs, in a minute a run on two cores.
+"""Which tool a run names when a call has begun: a measure for comparing short runs, in two minutes a run on two cores.
 
     python benchmarks/choice.py RUN [RUN ...]
 
-The 47 prompts and the tasks of one explicit step. The answer's opening is given, so that nothing but the name is measured, and
-more prompts count than the 47 whose intervals are 25 points wide.
+The 47 prompts and the tasks of one explicit step, asked of runs that write Hermes calls and saw no tools in the prompt. The
+answer's opening is given, so that nothing but the name is measured, and more prompts count than the 47 whose intervals are 25
+points wide.
 """
 
 import sys

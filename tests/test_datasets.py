@@ -139,7 +139,7 @@ def goes_on(row):
 
 
 @pytest.mark.parametrize("first", [500, 1500, 2560, 7272])
-def test_words_are_right_as_often_as_wrong_in_any_beginning(kto, first):
+def test_words_are_about_as_often_right_as_wrong_from_the_first_500_rows_on(kto, first):
     """Else KTO learns that words are wrong, and unlearns asking."""
     words = Counter(row["label"] for row in kto[:first] if "tool_call: " not in row["conversations"][-1]["content"])
     assert 0.8 < words[True] / words[False] < 1.25

@@ -79,3 +79,14 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "toolset_nb"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder().parts[-2:] == (".cache", "toolset_nb")
+
+
+def test_of_two_processes_that_make_one_folder_the_first_stays(tmp_path):
+    target = tmp_path / "target"
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+        downloads.place(tmp_path / name, target)
+    assert (target / "file").read_text() == "first" and [path.name for path in target.iterdir()] == ["file"]
+    with pytest.raises(OSError):
+        downloads.place(tmp_path / "nothing", tmp_path / "elsewhere")

@@ -58,6 +58,13 @@ def test_the_summary_has_the_predecessors_fields(records):
     assert summary["failures"] == {"asked_needlessly": 1, "infra": 1}
 
 
+def test_named_arguments_are_no_measure_where_no_prompt_names_any():
+    unnamed = [{key: value for key, value in each.items() if key != "expected_arguments"} for each in prompts(2)]
+    assert "arguments" not in made(asked=unnamed)["summary"]["measures"]
+    named = [each | {"expected_arguments": {}} for each in unnamed]
+    assert made(asked=named)["summary"]["measures"]["arguments"]["total"] == 2
+
+
 def test_only_request_errors_still_make_a_summary_and_a_report():
     entry = made({"q0": RequestFailed("refused")}, asked=prompts(1))
     summary = entry["summary"]

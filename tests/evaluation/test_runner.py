@@ -14,7 +14,7 @@ from scripted import PROMPT, TASK, Script, answer, manifest, prompts
 from written_call import RIGHT
 
 from toolset_nb import evaluation, runs, settings
-from toolset_nb.evaluation import Control, EvaluationError, Journal, evaluate, exit_code, report, targets
+from toolset_nb.evaluation import Control, EvaluationError, Journal, Progress, evaluate, exit_code, report, targets
 from toolset_nb.evaluation.targets import conditions, report_folder
 from toolset_nb.paths import repo_root
 from toolset_nb.servers import RequestFailed
@@ -34,6 +34,10 @@ def test_records_keep_the_sets_order_and_the_sampling_reaches_the_server():
     assert endpoint.asked[0][1] == {"temperature": 0.0, "top_p": 1.0, "max_tokens": 50, "seed": 7}
     assert [(p.done, p.total, p.passed, p.judged) for p in seen] == [(n, 9, n, n) for n in range(1, 10)]
     assert seen[-1].left == 0 and "100% passed (70% to 100%)" in str(seen[-1])
+
+
+def test_more_than_an_hour_left_is_told_as_such():
+    assert str(Progress("m", 1, 9, 1, 1, 0, 10, 3725.4)).endswith(", 1:02:05 left")
 
 
 def test_a_trial_is_asked_after_the_other_with_a_seed_of_its_own_and_records_stand_by_prompt():

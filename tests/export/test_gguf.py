@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -38,6 +39,18 @@ def test_the_gguf_of_a_base_folder_is_cached_until_the_folder_changes(made, monk
     (base / "model.safetensors").write_bytes(b"2")
     base_gguf(str(base))
     assert made == [base, base]
+
+
+def test_bases_of_one_folder_name_have_a_gguf_each(monkeypatch, tmp_path):
+    monkeypatch.setenv("TOOLSET_NB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(gguf, "base_files", Path)
+    monkeypatch.setattr(gguf, "convert", lambda folder, path: shutil.copy(Path(folder) / "weights", path))
+    for owner in ("ada", "bob"):
+        (tmp_path / owner / "base").mkdir(parents=True)
+        (tmp_path / owner / "base" / "weights").write_text(owner)
+    found = {owner: base_gguf(str(tmp_path / owner / "base")) for owner in ("ada", "bob")}
+    assert {owner: path.read_text() for owner, path in found.items()} == {"ada": "ada", "bob": "bob"}
+    assert {path.name for path in found.values()} == {"base-q8_0.gguf"}
 
 
 def test_an_architecture_that_llamacpp_does_not_know_is_named_and_nothing_is_left(tiny_model, tmp_path):

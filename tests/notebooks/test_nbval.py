@@ -1,4 +1,4 @@
-"""The notebooks run under nbval, in order; a file of its own, beside which test_run.py takes as long on another core."""
+"""The notebooks run under nbval, in order; a file of its own, so that test_run.py runs beside it."""
 
 import subprocess
 import sys
