@@ -46,6 +46,13 @@ def test_each_step_knows_the_runs_before_it():
     assert plan(PipelineSettings(steps="sft,evaluate"), "x")["evaluate"] == {"targets": "base,x-sft"}
 
 
+def test_kto_is_asked_as_the_sft_run_before_it_was():
+    config = PipelineSettings(sft_parameters="call_format: text, max_rows: 20, context_source: system")
+    made = plan(config, "x")["kto"]
+    assert (made["call_format"], made["context_source"]) == ("text", "system")
+    assert "max_rows" not in made
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [({"steps": "sft,fly"}, "steps"), ({"steps": " "}, "steps"), ({"kto_parameters": "just words"}, "kto_parameters")],

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,9 @@ from toolset_nb.tools import catalogue
 from toolset_nb.training import (
     MARKER,
     arrange,
+    check_rendering,
     check_supervised,
+    check_wanted,
     checkpoints,
     data_path,
     drop_long,
@@ -405,3 +408,36 @@ def test_live_plots_need_a_front_end(monkeypatch, choice, environment, expected)
     if environment:
         monkeypatch.setenv(environment, "x")
     assert is_interactive(choice) is expected
+
+
+def test_kto_is_refused_in_another_form_than_its_sft_run_learned():
+    parent = SimpleNamespace(
+        folder=Path("mine"), record={"parameters": {"call_format": "text", "context_source": "none"}}
+    )
+    check_rendering(KTOSettings(call_format="text", tool_exposure="all"), parent)
+    with pytest.raises(
+        DataError, match="call_format is 'hermes', and mine was trained with 'text': give -p call_format text"
+    ):
+        check_rendering(KTOSettings(), parent)
+
+
+def test_kto_warns_when_its_wanted_answers_are_strange_to_the_sft_run(tokenizer, tiny_model, capsys):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    prompt, answer = (tokenizer(text)["input_ids"] for text in ("Open A.md", "It is open."))
+    wanted = {"prompt_ids": prompt, "completion_ids": answer, "label": True}
+    unwanted = wanted | {"completion_ids": answer[:1], "label": False}
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).train()
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    nats = torch.nn.functional.cross_entropy(logits, torch.tensor(answer))
+    told = {}
+    for name, results in {"unknown": {}, "same": {"train_loss": 8.0}, "other": {"train_loss": 3.0}}.items():
+        parent = SimpleNamespace(folder=Path(name), record={"results": results})
+        check_wanted(SimpleNamespace(model=model, train_dataset=[unwanted, wanted]), parent)
+        told[name] = capsys.readouterr().out
+    assert told["unknown"] == f"wanted answers: {nats:.2f} nats a token\n"
+    assert told["same"] == f"wanted answers: {nats:.2f} nats a token, against 8.00 in the training of same\n"
+    assert "Warning: the wanted answers of these rows are strange to other" in told["other"]
+    assert model.training

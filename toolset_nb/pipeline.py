@@ -65,6 +65,8 @@ def plan(settings: PipelineSettings, name: str, made: dict[str, str] | None = No
         "evaluate": {"targets": ",".join(targets)},
         "export": {"run": targets[-1] if len(targets) > 1 else "latest"},
     }
+    if "sft" in chosen:  # KTO writes and is asked as its SFT run was
+        given["kto"] |= {name: value for name, value in _extra(settings, "sft").items() if name in runs.RENDERING}
     every = settings.model_dump(include={"seed", "interactive"}, exclude_defaults=True)
     steps = {step: every | given[step] | _extra(settings, step) for step in STEPS if step in chosen}
     for step, parameters in steps.items():
