@@ -4,7 +4,8 @@ from toolset_nb.jsonl import DataError
 from toolset_nb.models import around_answer
 from toolset_nb.runs import RENDERING
 
-STRANGE = 2.5  # times SFT's mean training loss; measured: 1.1 to 1.6 on rows of the run's own kind, 3.3 and 4.4 on others
+# Times SFT's mean training loss. Measured: 1.1 to 1.6 on rows of the run's own kind, 3.3 and 4.4 on others.
+STRANGE = 2.5
 
 
 def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> None:
