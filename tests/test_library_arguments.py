@@ -20,7 +20,7 @@ from toolset_nb.paths import repo_root
 LIBRARIES = ("trl", "transformers", "peft", "tokenizers")
 RECEIVERS = {  # what a variable of this name holds in notebooks and modules
     "tokenizer": ["transformers.PreTrainedTokenizerBase"],
-    "model": ["transformers.GenerationMixin", "peft.PeftModel", "transformers.PreTrainedModel"],
+    "model": ["transformers.GenerationMixin", "peft.PeftModelForCausalLM", "transformers.PreTrainedModel"],
     "network": ["transformers.GenerationMixin"],
     "trainer": ["transformers.Trainer"],
 }
@@ -121,8 +121,9 @@ def test_every_argument_of_a_method_exists(receiver):
     for place, target, keywords in used():
         name, _, method = target.partition(".")
         if name == receiver:
-            methods = [f"{kind}.{method or '__call__'}" for kind in RECEIVERS[receiver]]
-            known = [method for method in methods if exists(method)]
+            kinds = RECEIVERS[receiver]
+            ways = [method] if method else ["forward", "__call__"]  # a model that is called goes forward
+            known = next(filter(None, ([f"{k}.{way}" for k in kinds if exists(f"{k}.{way}")] for way in ways)), [])
             assert known, f"{place}: {target} is no method of {RECEIVERS[receiver]}"
             unknown += [(place, word) for word in keywords if not any(takes(method, word) for method in known)]
     assert unknown == []
