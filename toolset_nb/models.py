@@ -155,6 +155,8 @@ def base_folder(size: str, base_model: str = "") -> str:
 
 def local_folder(base_model: str) -> Path:
     """Where `base_model` would lie here: a run's adapter, by the run's name or folder, else the folder of that path."""
+    if base_model == runs.FINISHED:
+        return runs.finished().folder / "adapter"
     for folder in (runs.runs_folder() / base_model, Path(base_model).expanduser()):
         if (folder / "run.json").exists():
             return folder / "adapter"

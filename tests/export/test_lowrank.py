@@ -1,5 +1,8 @@
 """A run whose adapter is the low-rank part of another's change, and training that goes on with a run's adapter."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from peft import PeftModel
@@ -68,3 +71,11 @@ def test_a_run_as_base_model_trains_on_with_its_adapter(lora_run):
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert trained and all("lora_" in name for name in trained)
     assert dict(model.named_parameters()).keys() == before.keys()
+
+
+def test_the_model_in_the_box_can_be_trained_on_before_it_was_ever_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLSET_NB_RUNS", str(tmp_path))
+    folder = models.local_folder("finished")
+    assert folder == tmp_path / "finished" / "adapter"
+    base = json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+    assert Path(base).is_dir()  # this machine's copy, nothing to fetch
