@@ -1,5 +1,6 @@
 """What surrounds the trainer: which rows it gets, whether the right tokens are supervised, where it may resume."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -435,7 +436,9 @@ def test_kto_warns_when_its_wanted_answers_are_strange_to_the_sft_run(tokenizer,
     told = {}
     for name, results in {"unknown": {}, "same": {"train_loss": 8.0}, "other": {"train_loss": 3.0}}.items():
         parent = SimpleNamespace(folder=Path(name), record={"results": results})
-        check_wanted(SimpleNamespace(model=model, train_dataset=[unwanted, wanted]), parent)
+        accelerator = SimpleNamespace(autocast=contextlib.nullcontext)
+        trainer = SimpleNamespace(model=model, train_dataset=[unwanted, wanted], accelerator=accelerator)
+        check_wanted(trainer, parent)
         told[name] = capsys.readouterr().out
     assert told["unknown"] == f"wanted answers: {nats:.2f} nats a token\n"
     assert told["same"] == f"wanted answers: {nats:.2f} nats a token, against 8.00 in the training of same\n"

@@ -76,7 +76,7 @@ def check_wanted(trainer, parent, rows: int = 8) -> None:
     for row, _ in zip(wanted, range(rows), strict=False):
         prompt, answer = row["prompt_ids"], row["completion_ids"]
         labels = torch.tensor([[-100] * len(prompt) + answer], device=device)
-        with torch.no_grad():
+        with torch.no_grad(), trainer.accelerator.autocast():  # in the precision of the training
             loss = model(input_ids=torch.tensor([prompt + answer], device=device), labels=labels).loss
         losses, tokens = losses + float(loss) * len(answer), tokens + len(answer)
     model.train(training)
