@@ -125,8 +125,7 @@ def by_plain_trl(size: str, method: str, base: str, steps: int, data: Path) -> d
     chosen = {"sft": settings.SFTSettings, "kto": settings.KTOSettings}[method](dataset=str(data))
     rows = training.load_rows(chosen, method, values)
     rows = training.drop_long(rows, tokenizer, values["max_length"], method == "kto")
-    if method == "sft":
-        rows = training.arrange(rows, values["batch_size"], chosen.seed)
+    rows = training.arrange(rows, values["batch_size"], chosen.seed, unit=2 if method == "kto" else 1)
     shared = {
         "output_dir": tempfile.mkdtemp(),
         "max_steps": steps,

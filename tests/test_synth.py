@@ -310,6 +310,21 @@ def test_every_gold_solution_passes_and_every_mutation_fails(name, vaults, tmp_p
             assert tasks.faults(task, outcome), (task["id"], name)
 
 
+def test_a_call_that_is_accepted_instead_finds_the_same_notes(vaults):
+    found = 0
+    for task in tasks.load() + tasks.load("behavior"):
+        for needed in task.get("must_call", []):
+            for other in needed.get("or", []):
+                results = []
+                for call in (needed, other):
+                    given = {"context": making.context(task), **call["arguments"], "limit": 50}
+                    hits = vaults[task["fixture"]].call(call["tool"], given)["results"]
+                    results.append({hit.get("filePath") or hit["path"] for hit in hits if hit.get("type") != "folder"})
+                assert results[0] == results[1] != set(), task["id"]
+                found += 1
+    assert found == 6
+
+
 @pytest.mark.parametrize("name", ["tasks", "behavior", "baseline", "tool_combos"])
 def test_the_tasks_are_made_again_byte_for_byte(name):
     makers = {"tasks": making.make, "behavior": lambda: making.make(1, None, making.BEHAVIOUR, "behavior")}

@@ -73,6 +73,24 @@ def test_rows_of_one_batch_are_of_one_length_and_batches_stand_in_no_order_of_le
     assert 70 < growing < 130  # of 199: neither up nor down
 
 
+def test_the_rows_of_a_pair_stay_together_and_batches_of_pairs_are_of_one_length():
+    data = [row(number, 3 + number * 7 % 100 + 5 * (number % 2)) for number in range(403)]
+    arranged = arrange(data, 8, seed=1, unit=2)
+    assert sorted(entry["id"] for entry in arranged) == sorted(entry["id"] for entry in data)
+    numbers = [int(entry["id"][1:]) for entry in arranged]
+    assert all(
+        first % 2 == 0 and second == first + 1 for first, second in zip(numbers[:402:2], numbers[1:402:2], strict=True)
+    )
+    assert numbers[402] == 402  # one without its partner comes last
+
+    def padding(rows):
+        sizes = [len(entry["completion"][0]["content"]) for entry in rows]
+        batches = [sizes[start : start + 8] for start in range(0, 400, 8)]
+        return sum(8 * max(batch) for batch in batches) / sum(sizes[:400])
+
+    assert padding(arranged) < 1.3 < 1.6 < padding(data)
+
+
 def test_29_no_row_that_fits_is_an_error_with_the_length_it_takes(tokenizer):
     with pytest.raises(DataError, match=r"no row fits max_length 8: raise it above \d\d"):
         drop_long([row(0)], tokenizer, 8)

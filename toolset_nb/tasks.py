@@ -1,8 +1,9 @@
 """Executable tasks: what a vault has to look like after a model has done what was asked, and whether it does.
 
 A task names its vault (`fixture`), the request, the calls that solve it (`gold`), what `must_change`, what `may_change`, and for
-requests that only look something up what `must_call`. Everything else must stay as it was. Where no call is due, `expected` says
-ask, refuse or talk. The file is datasets/prompts/tasks.json, its form schemas/prompt_set.json.
+requests that only look something up what `must_call` (`or`: another call that answers as well). Everything else must stay as it
+was. Where no call is due, `expected` says ask, refuse or talk. The file is datasets/prompts/tasks.json, its form
+schemas/prompt_set.json.
 """
 
 import fnmatch
@@ -98,7 +99,10 @@ def faults(task: dict, outcome: Outcome) -> list[str]:
                 found.append(f"{name} was {change.kind} and should have stayed as it was")
     left = [call for call, result in zip(outcome.made, outcome.results, strict=True) if result["success"]]
     for needed in task.get("must_call", []):
-        call = next((c for c in left if c.name == needed["tool"] and agree(needed["arguments"], c.arguments)), None)
+        accepted = [needed, *needed.get("or", [])]
+        call = next(
+            (c for c in left for a in accepted if c.name == a["tool"] and agree(a["arguments"], c.arguments)), None
+        )
         if call is None:
             found.append(f"{needed['tool']} was not called as needed")
         else:

@@ -347,3 +347,16 @@ def test_a_single_reply_is_judged_by_the_vault(vaults):
     assert wrong.measures["right_tool"] and not wrong.measures["state"] and not wrong.passed
     assert any("Scores" in issue["message"] for issue in wrong.validator["issues"])
     assert [r.measures["action"] for r in (right, wrong, silent)] == [True, True, False]
+
+
+def test_notes_by_name_may_be_searched_by_either_search(vaults):
+    (task,) = (task for task in tasks.load() if task["id"] == "task-247")
+    query = task["gold"][0]["arguments"]["query"]
+
+    def passed(tool, **given):
+        record = judged(task, [call(f"vaultLibrarian_{tool}", query=query, **given), "Here they are."], vaults)
+        return record.measures["right_tool"], record.passed
+
+    assert passed("searchContent", includeContent=False) == passed("searchDirectory", paths=["/"]) == (True, True)
+    assert passed("searchDirectory", paths=["Banco"]) == (True, False)  # only a part of the vault
+    assert passed("searchMemory", workspaceId="default") == (False, False)

@@ -189,9 +189,14 @@ class _Findings:
 
     @property
     def right_tools(self) -> bool:
-        """The expected tools were called; with one reply no other, in several turns others may have been used to look."""
-        wanted = set(self.prompt["expected_tools"])
-        return wanted == set(self.names) if len(self.attempt.turns) == 1 else wanted <= set(self.names)
+        """The expected tools, or one that answers as well, were called; with one reply no other, in several turns others may
+        have been used to look."""
+        wanted, called = set(self.prompt["expected_tools"]), set(self.names)
+        for needed in self.prompt.get("must_call", []):
+            others = {other["tool"] for other in needed.get("or", [])} & called
+            if others and needed["tool"] not in called:
+                called = called - (others - wanted) | {needed["tool"]}
+        return wanted == called if len(self.attempt.turns) == 1 else wanted <= called
 
     @property
     def outcome(self) -> str:

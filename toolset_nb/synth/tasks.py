@@ -89,7 +89,7 @@ def _play(scene: Scene, key: tuple[str, str], filter_: Filter) -> dict:
     elif key[0] in FOUND_OUT | {"workspace_awareness"} or not task["must_change"]:
         looks = steps[-1:] if not any(writes) or not writes[-1] else looks
     if looks or (made and not task["must_change"]):
-        task["must_call"] = looks or steps[-1:]
+        task["must_call"] = [_with_others(step) for step in looks or steps[-1:]]
     filter_.take(scene)
     return task
 
@@ -116,7 +116,7 @@ def written(name: str) -> Iterator[dict]:
             writes = bool(steps) and catalogue().tools[steps[-1]["tool"]].mutates
             last = [] if not steps or (writes and task["must_change"]) else [len(steps) - 1]
             if need := [steps[at] for at in sorted({*entry.get("need", []), *last})]:
-                task["must_call"] = need
+                task["must_call"] = [_with_others(step) for step in need]
             yield {"id": f"{label}-{number:03d}"} | task
 
 
@@ -140,6 +140,15 @@ def _checks(steps: list[dict], before: Snapshot, after: Snapshot) -> dict[str, A
     bound = {name: state for name, state in changed.items() if not _byproduct(name, said)}
     opens = len(bound) < len(changed) or CONTINUED & {step["tool"] for step in steps}
     return {"must_change": bound, "may_change": ["state/sessions/*"] if opens else [], "must_not_change": ["*"]}
+
+
+def _with_others(step: dict) -> dict:
+    """A call that has to be made, with the one that answers the same: names of notes can be searched by either search."""
+    given = step["arguments"]
+    if step["tool"] != "vaultLibrarian_searchContent" or given.get("includeContent", True):
+        return step
+    names = {"query": given["query"], "paths": given.get("paths", [""])}
+    return {**step, "or": [{"tool": "vaultLibrarian_searchDirectory", "arguments": names}]}
 
 
 def _byproduct(name: str, said: str) -> bool:

@@ -59,24 +59,26 @@ def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False)
     return kept
 
 
-def arrange(data: list[dict], batch_size: int, seed: int) -> list[dict]:
+def arrange(data: list[dict], batch_size: int, seed: int, unit: int = 1) -> list[dict]:
     """The rows in a random order in which those of one batch are of about one length, so that little of a batch is padding.
 
     Only within a batch: `group_by_length` of transformers also walks from long batches to short ones, again and again, and with
     two rows a batch the model learned less from it. For a trainer that takes rows as they come (`sequential`). Several
-    processes take batches in turn, so those that are computed at the same time are of one length too.
+    processes take batches in turn, so those that are computed at the same time are of one length too. `unit` rows that follow
+    one another stay together: 2 for KTO's pairs, whose longer row counts.
     """
-    batch_size *= int(os.environ.get("WORLD_SIZE", "1"))
+    together = max(1, batch_size * int(os.environ.get("WORLD_SIZE", "1")) // unit)
     shuffle = random.Random(seed).shuffle
-    order = list(data)
+    whole = len(data) - len(data) % unit
+    order = [data[start : start + unit] for start in range(0, whole, unit)]
     shuffle(order)
-    near = 50 * batch_size  # few enough that long and short rows stay mixed over the epoch
-    groups = [sorted(order[start : start + near], key=_characters) for start in range(0, len(order), near)]
-    batches = [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
-    whole = [batch for batch in batches if len(batch) == batch_size]
-    shuffle(whole)
-    rest = [row for batch in batches if len(batch) < batch_size for row in batch]
-    return [row for batch in whole for row in batch] + rest
+    near = 50 * together  # few enough that long and short rows stay mixed over the epoch
+    groups = [sorted(order[start : start + near], key=_longest) for start in range(0, len(order), near)]
+    batches = [group[i : i + together] for group in groups for i in range(0, len(group), together)]
+    full = [batch for batch in batches if len(batch) == together]
+    shuffle(full)
+    rest = [batch for batch in batches if len(batch) < together]
+    return [row for batch in full + rest for rows in batch for row in rows] + data[whole:]
 
 
 def to_dataset(data: Iterable[dict]):
@@ -88,8 +90,9 @@ def to_dataset(data: Iterable[dict]):
     )
 
 
-def _characters(row: dict) -> int:
-    return sum(len(message["content"]) for message in row["prompt"] + row["completion"])
+def _longest(rows: list[dict]) -> int:
+    """Characters of the longest of these rows."""
+    return max(sum(len(message["content"]) for message in row["prompt"] + row["completion"]) for row in rows)
 
 
 def _lengths(tokenizer, data: list[dict]) -> list[int]:
