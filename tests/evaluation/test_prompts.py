@@ -24,6 +24,7 @@ GOOD = dict(PROMPT)
         ([{key: GOOD[key] for key in ("id", "tags", "expected_tools")}], 'set.json: 0: "question" is a required'),
         ([GOOD, GOOD], "set.json: 1.id: 'full-01' stands twice"),
         ([{**GOOD, "fixture": "atlantis"}], "set.json: 0.fixture: 'atlantis' is no sample vault"),
+        ([{**GOOD, "must_call": []}], "set.json: 0.must_call: no vault to look at"),
     ],
 )
 def test_a_bad_prompt_set_is_named_with_its_field(content, words, tmp_path):

@@ -203,6 +203,19 @@ def test_the_figure_names_its_axis_and_its_models(records):
     assert len(axis.get_xticklabels()) == len(MEASURES) - 2  # no task here whose calls are executed
 
 
+WRONG = call("vaultManager_listDirectory", path="Scores")
+
+
+@pytest.mark.parametrize("last", [RIGHT, RequestFailed("refused")], ids=["flawless", "not reached"])
+def test_files_are_saved_where_only_an_earlier_target_called_wrong_tools(last, tmp_path):
+    asked = prompts(2)
+    reports = [
+        made({p["question"]: reply for p in asked}, name, asked) for name, reply in (("base", WRONG), ("sft", last))
+    ]
+    folder = save(reports, tmp_path / "both").parent
+    assert {"report.md", "report.html", "confusion.png"} <= {file.name for file in folder.iterdir()}
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 1}', None])
 def test_what_is_no_report_is_named(content, tmp_path):
     path = tmp_path / "r.json"

@@ -279,11 +279,20 @@ def test_the_vaults_hash_covers_seeds_and_what_their_owners_change(tmp_path, mon
 def test_of_a_server_the_address_is_a_condition_and_of_a_run_it_is_not():
     def made(name, url):
         endpoint = Script({})
-        endpoint.url, endpoint.gguf = url, None
+        endpoint.url, endpoint.gguf, endpoint.identity = url, None, lambda: ""
         return conditions(evaluation.manifest("m", endpoint, EvaluateSettings(), prompts(1), name))
 
     assert made("openai+http://a#m", "http://a") != made("openai+http://b#m", "http://b")
     assert made("", "http://127.0.0.1:4001") == made("", "http://127.0.0.1:4002")
+
+
+def test_of_a_server_what_it_tells_of_the_weights_behind_a_name_is_a_condition():
+    def made(told):
+        endpoint = Script({})
+        endpoint.identity = lambda: told
+        return conditions(evaluation.manifest("m", endpoint, EvaluateSettings(), prompts(1), "ollama#m"))
+
+    assert made("one") == made("one") != made("two")
 
 
 def test_the_manifest_holds_the_file_that_is_served_and_the_versions(tmp_path, monkeypatch):

@@ -360,3 +360,27 @@ def test_notes_by_name_may_be_searched_by_either_search(vaults):
     assert passed("searchContent", includeContent=False) == passed("searchDirectory", paths=["/"]) == (True, True)
     assert passed("searchDirectory", paths=["Banco"]) == (True, False)  # only a part of the vault
     assert passed("searchMemory", workspaceId="default") == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply", "passed"),
+    [
+        ("ask", "Which one do you mean?", True),
+        ("ask", "Done, I deleted it.", False),
+        ("refuse", "I cannot send mail from the vault.", True),
+        ("refuse", "It is on its way.", False),
+        ("talk", "It is on its way.", True),
+    ],
+)
+def test_without_a_vault_the_words_that_are_due_have_to_come(expected, reply, passed):
+    record = judge({**QUIET, "expected": expected}, single(answer(reply)))
+    assert record.passed is passed and (record.measures.get("action", True) is passed)
+
+
+def test_a_call_that_was_made_out_leniently_is_shown_as_it_was_written(vaults):
+    fenced = f"```json\n{RIGHT.removeprefix('<tool_call>').removesuffix('</tool_call>').strip()}\n```"
+    record = judged(TASK, [fenced], vaults, max_turns=1)
+    (shown,) = [message for message in record.transcript if message["role"] == "assistant"]
+    assert record.validator["rescued"] and shown["written"] == fenced != shown["content"]
+    plain = judged(TASK, [RIGHT, "Done."], vaults)
+    assert not any("written" in message for message in plain.transcript)

@@ -31,13 +31,19 @@ def reply(request: Request, text: str = "Hello.", seen: bool = True) -> dict:
 
 @pytest.fixture
 def lmstudio(httpserver):
-    """Port 1234: /api/v1/models tells the loaded context and what a model was trained for."""
+    """Port 1234: /api/v1/models tells the loaded context and what a model was trained for; any other path answers 200 and an error
+    (lmstudio-ai/lmstudio-bug-tracker, issue 618)."""
     loaded = {"key": "qwen3-8b", "loaded_instances": [{"id": "qwen3-8b", "config": {"context_length": 8192}}]}
     other = {"key": "phi-4", "loaded_instances": []}
     httpserver.expect_request("/api/v1/models").respond_with_json({"models": [loaded, other]})
     httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": "qwen3-8b"}, {"id": "phi-4"}]})
     httpserver.expect_request("/v1/chat/completions").respond_with_handler(
         lambda request: Response(json.dumps(reply(request)), content_type="application/json")
+    )
+    httpserver.expect_request(re.compile("/.*")).respond_with_handler(
+        lambda request: Response(
+            json.dumps({"error": f"Unexpected endpoint or method. ({request.method} {request.path})"})
+        )
     )
     return httpserver
 
@@ -218,6 +224,47 @@ def test_a_field_that_a_server_refuses_is_left_out_and_remembered(httpserver):
         assert endpoint.ask(ASK, seed=1, temperature=0).text == "Hello."
         assert endpoint.ask(ASK, seed=1).text == "Hello."
         assert endpoint.dropped == {"seed"} and len(httpserver.log) == 3
+
+
+def test_results_go_as_user_messages_to_a_server_that_wants_an_id_with_each(httpserver):
+    """As OpenAI answers (community.openai.com, "messages with role 'tool' must be a response to a preceeding message")."""
+
+    def chat(request: Request) -> Response:
+        roles = [message["role"] for message in request.get_json()["messages"]]
+        if "tool" in roles:
+            said = "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
+            return Response(json.dumps({"error": {"message": said}}), status=400)
+        return Response(json.dumps(reply(request, " ".join(roles))))
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(chat)
+    history = [*ASK, {"role": "assistant", "content": "<tool_call>"}, {"role": "tool", "content": "{}"}]
+    with Endpoint(address(httpserver), "m", retries=0) as endpoint:
+        assert endpoint.ask(history).text == endpoint.ask(history).text == "user assistant user"
+        assert endpoint.dropped == {"role tool"} and len(httpserver.log) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("ollama", "qwen3:4b"), ("llamacpp", "model.gguf"), ("lmstudio", "qwen3-8b")]
+)
+def test_other_weights_behind_the_same_name_are_told_apart(name, model, httpserver):
+    paths = {
+        "ollama": ("/api/tags", {"models": [{"name": "qwen3:4b", "digest": "{}"}, {"name": "phi", "digest": "x"}]}),
+        "llamacpp": ("/props", {"model_path": "{}", "chat_template": "t", "build_info": "b1"}),
+        "lmstudio": (
+            "/api/v1/models",
+            {"models": [{"key": "qwen3-8b", "size_bytes": "{}"}, {"key": "p", "size_bytes": 1}]},
+        ),
+    }
+    path, told = paths[name]
+    found = []
+    for value in ("a", "a", "b"):
+        httpserver.clear()
+        httpserver.expect_request(path).respond_with_json(json.loads(json.dumps(told).replace("{}", value)))
+        with Endpoint(address(httpserver), model, retries=0, kind=kinds()[name]) as endpoint:
+            found.append(endpoint.identity())
+    assert found[0] == found[1] != found[2] and "" not in found
+    with Endpoint("http://127.0.0.1:9", model, retries=0, kind=kinds()[name]) as endpoint:
+        assert endpoint.identity() == ""
 
 
 def test_a_schema_that_a_server_refuses_is_never_left_out(httpserver):

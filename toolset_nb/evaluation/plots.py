@@ -16,8 +16,8 @@ MOST_LABEL = 28  # characters of a model's name
 def figures(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """File name -> figure, of those that say something for these reports."""
     made = {"measures": measures(reports), "tools": tools(reports)}
-    if any(off_diagonal(entry) for entry in reports):
-        made["confusion"] = confusion(reports[-1])
+    if faulty := [entry for entry in reports if off_diagonal(entry)]:
+        made["confusion"] = confusion(faulty[-1])
     if any(entry["summary"]["failures"] for entry in reports):
         made["failures"] = failures(reports)
     if any(entry["summary"]["trials"] > 1 for entry in reports):

@@ -117,7 +117,8 @@ def _problems(file: str, prompts: Any) -> list[str]:
         for name in prompt["expected_tools"]:
             if name not in tools:
                 found.append(f"{file}: {number}.expected_tools: {name!r} is no tool")
-        if "must_change" in prompt and "fixture" not in prompt:
-            found.append(f"{file}: {number}.must_change: no vault to look at; expected a fixture beside it")
+        for field in ("must_change", "may_change", "must_not_change", "must_call"):
+            if field in prompt and "fixture" not in prompt:
+                found.append(f"{file}: {number}.{field}: no vault to look at; expected a fixture beside it")
         seen.add(prompt["id"])
     return found

@@ -139,7 +139,7 @@ def manifest(
         "vaults_sha256": _vaults_hash(vaults),
         "catalogue": f"{catalogue().name} {catalogue().version}",
         "context_length": endpoint.context_length(),
-        **(_weights(name, endpoint.gguf) if name and not is_server(name) else {}),
+        **(_served(name, endpoint) if name else {}),
         "packages": _versions(),
     }
 
@@ -150,9 +150,12 @@ def _vaults_hash(names: list[str]) -> str:
     return sha256(json.dumps([runs.file_hash(file) for file in files]).encode()).hexdigest()
 
 
-def _weights(name: str, gguf: Path | None) -> dict[str, Any]:
-    """What is known of a target of our own: the GGUF that is served, its base, adapter, template and parent run."""
-    served = {}
+def _served(name: str, endpoint: Any) -> dict[str, Any]:
+    """What is known of a target: of a server what it tells, of our own the GGUF that is served, its base, adapter, template and
+    parent run."""
+    if is_server(name):
+        return {"served_sha256": endpoint.identity()}
+    served, gguf = {}, endpoint.gguf
     if gguf:
         served = {"gguf_sha256": runs.file_hash(gguf), "quantisation": gguf.stem.rpartition("-")[2]}
     if name == "base":

@@ -1,8 +1,8 @@
 """Judging an attempt: what kind of reply it was, which measures hold, and what went wrong in a fixed vocabulary.
 
 A reply is judged strictly: a call that only a lenient reader could make out is shown as rescued and counts as malformed, never
-as an abstention. Without a sample vault passed means schema, context and right tool; with one it means that the vault looks as
-it should, nothing else has changed, and the kind of reply was the one that was due.
+as an abstention. Without a sample vault passed means schema, context and right tool, or the words that were due; with one it
+means that the vault looks as it should, nothing else has changed, and the kind of reply was the one that was due.
 """
 
 import re
@@ -100,7 +100,7 @@ def judge(prompt: dict, attempt: Attempt, trial: int = 0) -> Record:
         stop=attempt.stop,
         turns=len(attempt.turns),
         level=prompt.get("level", ""),
-        transcript=attempt.chat,
+        transcript=_transcript(attempt),
     )
     if attempt.turns:
         record.latency_s = round(sum(turn.answer.latency for turn in attempt.turns), 3)
@@ -115,6 +115,17 @@ def judge(prompt: dict, attempt: Attempt, trial: int = 0) -> Record:
         return record
     _measure(record, prompt, attempt)
     return record
+
+
+def _transcript(attempt: Attempt) -> list[dict]:
+    """The chat as it was sent back; a reply that was written otherwise (a call made out leniently) has its words in `written`."""
+    said = iter(turn.answer.text or "" for turn in attempt.turns)
+    return [
+        {**message, "written": words}
+        if message["role"] == "assistant" and (words := next(said, "")).strip() != message["content"].strip()
+        else message
+        for message in attempt.chat
+    ]
 
 
 def _measure(record: Record, prompt: dict, attempt: Attempt) -> None:
@@ -144,6 +155,9 @@ def _measure(record: Record, prompt: dict, attempt: Attempt) -> None:
         record.recovered = record.passed if any(failed) and len(attempt.turns) > 1 else None
     else:
         record.passed = strict and not found.problems and found.right_tools if wanted else found.words_alone
+        if record.expected in ("ask", "refuse"):
+            measures["action"] = found.action == record.expected
+            record.passed = record.passed and measures["action"]
     record.measures = {**measures, "passed": record.passed}
     record.failures = [] if record.passed else found.failures()
     record.validator = {

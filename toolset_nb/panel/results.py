@@ -163,6 +163,8 @@ def transcript(record: dict[str, Any]) -> str:
         for made in message.get("tool_calls", []):
             content += "\n" + json.dumps(made["function"], ensure_ascii=False)
         parts.append(f'<b>{escaped(message["role"])}</b><div style="{BOX}">{html.escape(content)}</div>')
+        if "written" in message:
+            parts.append(f'<b>as written</b><div style="{BOX}">{html.escape(message["written"])}</div>')
     shades = {"+": "#0b6e4f33", "-": "#a4133c33"}
     lines = "".join(
         f'<div style="background:{shades.get(line.lstrip()[:1], "none")}">{html.escape(line) or "&nbsp;"}</div>'

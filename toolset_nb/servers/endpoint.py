@@ -10,6 +10,7 @@ import shlex
 import threading
 import time
 from email.utils import parsedate_to_datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,11 @@ OPTIONAL = (
     "chat_template_kwargs",
     "think",
 )  # a request works without them
+
+
+TOOL_ROLE = (
+    "role tool"  # of the results of calls that were written as text: OpenAI wants an id, which such calls have not
+)
 
 
 class RequestFailed(ToolsetError, RuntimeError):
@@ -113,13 +119,20 @@ class Endpoint:
         """Tokens that the loaded model's context holds, 0 when the server does not tell."""
         if self.kind.chat == "ollama" and self.context:
             return self.context  # asked for with every request
-        path, keys = self.kind.context["path"], self.kind.context["keys"]
-        if not path:
-            return 0
+        found = self._told(self.kind.context["path"], self.kind.context["keys"])
+        return max((value for value in found if type(value) is int), default=0)
+
+    def identity(self) -> str:
+        """A hash of what the server tells of weights, template and program behind its model's name; "" when it tells nothing."""
+        found = [self._told(path, keys) for path, *keys in self.kind.identity]
+        return sha256(json.dumps(found).encode()).hexdigest() if any(found) else ""
+
+    def _told(self, path: str, keys: list[str]) -> list:
+        """The values that the server has at `path` along `keys`; none where it does not answer."""
         try:
-            return max(_dig(self.get(path), keys, self.model), default=0)
+            return _dig(self.get(path), keys, self.model) if path else []
         except RequestFailed:
-            return 0
+            return []
 
     def get(self, path: str) -> dict:
         """The JSON object at a path; raises RequestFailed."""
@@ -139,9 +152,7 @@ class Endpoint:
                 reply = self._send("POST", path, body)
                 break
             except RequestFailed as error:
-                refused = next(
-                    (f for f in OPTIONAL if error.status in (400, 422) and f in body and f in str(error)), None
-                )
+                refused = self._refused(error, body) if error.status in (400, 422) else None
                 if refused is None:
                     raise
                 with self._lock:
@@ -155,10 +166,18 @@ class Endpoint:
             told = str(reply.get("error") or type(error).__name__)[:200]
             raise RequestFailed(f"{self.url}: the reply is no chat completion ({told})") from None
 
+    def _refused(self, error: RequestFailed, body: dict) -> str | None:
+        """What of a request the server refuses by name, and has not refused before; None when it is none of it."""
+        if any(m["role"] == "tool" for m in body["messages"]) and re.search(r"role '?tool|tool_call", str(error)):
+            return TOOL_ROLE
+        return next((field for field in OPTIONAL if field in body and field in str(error)), None)
+
     def request(
         self, messages: list[dict], tools: list[dict] | None = None, schema: dict | None = None, **sampling: Any
     ) -> tuple[str, dict]:
         """(path, body) of a chat request in the server's protocol."""
+        if TOOL_ROLE in self.dropped:
+            messages = [{"role": "user", "content": m["content"]} if m["role"] == "tool" else m for m in messages]
         if self.kind.chat == "ollama":
             names = {"max_tokens": "num_predict"}
             options = {names.get(key, key): value for key, value in sampling.items()}
@@ -276,10 +295,10 @@ def _with_objects(messages: list[dict]) -> list[dict]:
     return made
 
 
-def _dig(value: Any, keys: list[str], model: str) -> list[int]:
-    """The whole numbers found along `keys`; * is every entry of a list, the one of `model` alone when it is named."""
+def _dig(value: Any, keys: list[str], model: str) -> list:
+    """The numbers and texts found along `keys`; * is every entry of a list, the one of `model` alone when it is named."""
     if not keys:
-        return [value] if isinstance(value, int) else []
+        return [value] if isinstance(value, int | str) else []
     if keys[0] == "*":
         entries = value if isinstance(value, list) else []
         named = [

@@ -30,6 +30,7 @@ class Kind:
     model_fault: tuple[str, ...]
     overflow: tuple[str, ...]
     context: dict[str, Any]
+    identity: tuple[list[str], ...]
     tools: str
     length: str
     start: str
@@ -108,7 +109,8 @@ def recognise(url: str) -> Kind:
             continue
         try:
             reply = httpx.get(plain_address(url) + kind.probe, timeout=3)
-            if reply.status_code == 200 and isinstance(reply.json(), dict):
+            found = reply.json() if reply.status_code == 200 else None
+            if isinstance(found, dict) and "error" not in found:  # LM Studio answers any path with 200 and an error
                 return kind
         except (httpx.HTTPError, httpx.InvalidURL, ValueError):
             continue
