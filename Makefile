@@ -4,6 +4,8 @@ BIN := .venv/bin
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
 OUT := runs/notebooks
 ROWS := 6600
+# what gained most so far: README, "What a longer run gives"
+KTO := -p max_rows 440 -p max_length 768 -p learning_rate 2e-5 -p batch_size 8
 # two test files at a time, a core for each
 TWO := -n 2 --dist loadfile
 
@@ -28,12 +30,14 @@ run: setup  ## SFT of the embedded model, base and tuned model side by side, exp
 pipeline: setup  ## SFT, KTO, evaluation of all, export of the last; PIPELINE=name goes on with one
 	$(BIN)/python -m toolset_nb pipeline --run-name $(or $(PIPELINE),pipeline) $(ARGS)
 
-quality: setup  ## SFT on every row, going on where it was stopped, then all prompt sets; hours on two cores, minutes on a GPU
+quality: setup  ## SFT on every row, then KTO, going on where it was stopped; base, SFT and KTO on three prompt sets; hours on two cores
 	@mkdir -p $(OUT)
-	@grep -qs '"status": "complete"' runs/quality*/run.json || \
+	@grep -qs '"status": "complete"' runs/quality/run.json runs/quality-[0-9]*/run.json || \
 		$(PAPERMILL) notebooks/sft.ipynb $(OUT)/quality.ipynb -p run_name quality -p resume auto -p max_rows 1000000 $(ARGS)
-	@for set in full_coverage tasks behavior; do \
-		$(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/quality-$$set.ipynb -p targets base,latest:sft -p prompt_set $$set || exit 1; done
+	@grep -qs '"status": "complete"' runs/quality-kto*/run.json || \
+		$(PAPERMILL) notebooks/kto.ipynb $(OUT)/quality-kto.ipynb -p run_name quality-kto -p sft_run latest:sft -p resume auto $(KTO)
+	@for set in full_coverage tasks behavior; do $(PAPERMILL) notebooks/evaluate.ipynb $(OUT)/quality-$$set.ipynb \
+		-p targets base,latest:sft,latest:kto -p prompt_set $$set || exit 1; done
 
 test: setup lint
 	$(BIN)/python -m pytest tests -m "not notebooks" -x $(TWO)
