@@ -1,4 +1,9 @@
-"""What other programs get beside the GGUF. Ollama's template is rendered by Go's own text/template and held against ours."""
+"""What other programs get beside the GGUF. Ollama's templates are rendered by Go's own text/template and held against what was
+trained, Qwen3's with TRL's copies.
+
+Not the same in Ollama, and not held here: its JSON of tools and arguments has no blanks, it joins neighbouring messages of one role
+(results of tools it leaves apart), and a later system message goes to the first.
+"""
 
 import json
 import sys
@@ -25,7 +30,7 @@ def test_the_modelfile_holds_weights_template_stop_sampling_and_context(lora_run
     target = serving.write_modelfile(lora_run, gguf, ExportSettings(context=8192, temperature=0.2, system="Be brief."))
     text = target.read_text("utf-8")
     assert target == gguf.with_name("Modelfile") and text.startswith("FROM ./model-q8_0.gguf\n")
-    assert f'TEMPLATE """{serving.OLLAMA_TEMPLATE.read_text("utf-8")}"""\n' in text
+    assert f'TEMPLATE """{serving.ollama_template(tokenizer_with("ours"))}"""\n' in text
     assert text.endswith(
         'PARAMETER stop "<|im_end|>"\nPARAMETER temperature 0.2\nPARAMETER num_ctx 8192\nSYSTEM """Be brief."""\n'
     )
@@ -34,10 +39,39 @@ def test_the_modelfile_holds_weights_template_stop_sampling_and_context(lora_run
         serving.modelfile(lora_run, gguf, ExportSettings(system='a """ b'))
 
 
-def test_a_base_with_its_own_template_keeps_it(lora_run, gguf):
-    (lora_run.folder / "adapter" / "chat_template.jinja").write_text("{{ messages }}")
+def test_a_run_on_qwen3_gets_its_template_and_is_asked_not_to_think(lora_run, gguf):
+    tokenizer = tokenizer_with("qwen3")
+    tokenizer.save_pretrained(lora_run.folder / "adapter")
     text = serving.modelfile(lora_run, gguf, ExportSettings())
-    assert "TEMPLATE" not in text and 'PARAMETER stop "<|im_end|>"' in text
+    assert f'TEMPLATE """{serving.ollama_template(tokenizer)}"""\nPARAMETER stop "<|im_end|>"' in text
+    assert "<|im_start|>assistant\n<think>\n\n</think>\n\n{{ end }}" in text and "GENERATION_PROMPT" not in text
+
+
+@pytest.mark.parametrize("name", ["gptoss", "qwen2_5", "llama3_1"])
+def test_where_no_template_is_known_the_modelfile_says_so(lora_run, gguf, name):
+    tokenizer_with(name).save_pretrained(lora_run.folder / "adapter")
+    text = serving.modelfile(lora_run, gguf, ExportSettings())
+    assert 'TEMPLATE """' not in text and serving.NO_TEMPLATE in text and 'PARAMETER stop "<|im_end|>"' in text
+    assert all(line.startswith("# ") for line in serving.NO_TEMPLATE.splitlines())
+
+
+def test_a_template_is_known_by_what_it_renders_not_by_its_wording():
+    tokenizer = tokenizer_with("qwen3")
+    known, trained = serving.ollama_template(tokenizer), tokenizer.chat_template
+    tokenizer.chat_template = "{#- the same in other words -#}\n" + trained
+    assert serving.ollama_template(tokenizer) == known != ""
+    tokenizer.chat_template = trained.replace("<tool_response>", "<result>")
+    assert serving.ollama_template(tokenizer) == ""
+
+
+def tokenizer_with(name):
+    """The embedded tokenizer with our chat template or TRL's copy of another model's."""
+    import trl
+
+    made = models.embedded_tokenizer()
+    if name != "ours":
+        made.chat_template = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text("utf-8")
+    return models.settle_template(made)
 
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -45,6 +79,7 @@ USER = {"role": "user", "content": "Open \"Garden\" & <b> 'it'\n\nnow"}
 CALL = {"type": "function", "function": {"name": "vaultManager_openNote", "arguments": {"path": "Garden.md"}}}
 ONE = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 TWO = {"role": "assistant", "content": "Both.", "tool_calls": [CALL, CALL]}
+WRITTEN = {"role": "assistant", "content": '<tool_call>\n{"name": "get_tools", "arguments": {}}\n</tool_call>'}
 RESULT = {"role": "tool", "content": '{"ok": true}'}
 DONE = {"role": "assistant", "content": "Done."}
 CHATS = {
@@ -52,7 +87,9 @@ CHATS = {
     "system": [SYSTEM, USER],
     "a call and its result": [USER, ONE, RESULT],
     "words and two calls": [SYSTEM, USER, TWO, RESULT, RESULT],
+    "calls in words": [SYSTEM, USER, WRITTEN, RESULT, WRITTEN, RESULT, RESULT],
     "a second request": [USER, ONE, RESULT, DONE, USER],
+    "a second request after several results": [SYSTEM, USER, TWO, RESULT, RESULT, ONE, RESULT, DONE, USER],
 }
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("vaultManager_openNote", "get_tools")]
 
@@ -75,16 +112,23 @@ def go():
 
 @pytest.mark.parametrize("tools", [None, TOOLS], ids=["no tools", "tools"])
 @pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
-def test_ollamas_template_renders_what_was_trained(go, chat, tools):
+@pytest.mark.parametrize("name", ["ours", "qwen3", "qwen3_instruct_2507"])
+def test_ollamas_template_renders_what_was_trained(go, name, chat, tools, tmp_path):
+    tokenizer, file = tokenizer_with(name), tmp_path / "template"
+    file.write_text(serving.ollama_template(tokenizer), "utf-8")
     values = {
         "System": SYSTEM["content"] if chat[0] is SYSTEM else "",
         "Tools": [json.dumps(tool) for tool in tools or []],  # Ollama writes a tool as its JSON
         "Messages": [_as_ollama(message) for message in chat],
+        "Think": False,
+        "ThinkLevel": "",
+        "IsThinkSet": False,
     }
-    trained = models.embedded_tokenizer().apply_chat_template(
-        chat, tools=tools, tokenize=False, add_generation_prompt=True
+    prompt = tokenizer.apply_chat_template(chat, tools=tools, tokenize=False, add_generation_prompt=True)
+    assert go(file, values) == prompt + models.around_answer(tokenizer)[0]
+    assert go(file, values) == tokenizer.apply_chat_template(
+        chat, tools=tools, tokenize=False, add_generation_prompt=True, **models.NO_THOUGHT
     )
-    assert go(serving.OLLAMA_TEMPLATE, values) == trained
 
 
 def _as_ollama(message):

@@ -1,9 +1,10 @@
 """What LM Studio, Ollama and llama-server need beside a GGUF, and the commands that a person types next.
 
-The chat template stands in the GGUF itself; llama-server and LM Studio read it there. Ollama has templates in Go's language: the
-one for our format is ollama_template.txt. Nothing is started here.
+The chat template stands in the GGUF itself; llama-server and LM Studio read it there. Ollama has templates in Go's language: those
+of our format and of Qwen3's are ollama_*.txt. Nothing is started here.
 """
 
+import hashlib
 import json
 import os
 import shlex
@@ -13,11 +14,32 @@ from pathlib import Path
 from toolset_nb.export import artefacts
 from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.weights import ExportError
-from toolset_nb.models import TEMPLATE
+from toolset_nb.models import NO_THOUGHT, load_tokenizer
 from toolset_nb.runs import Run
 from toolset_nb.settings import ExportSettings
 
-OLLAMA_TEMPLATE = Path(__file__).with_name("ollama_template.txt")
+# Template in Go's language -> digest of what the chat template that it stands for makes of SAMPLE.
+OLLAMA = {"ollama_template.txt": "ac8a0eedf8a7ac6a", "ollama_qwen3.txt": "6bafb30f6006ae6e"}
+NO_TEMPLATE = """# There is no TEMPLATE for this model's chat format. Ollama from 0.30 on takes the one in the GGUF; an older
+# Ollama sends the bare words, no turns: take a newer one, or write a TEMPLATE here."""
+CALL = {"type": "function", "function": {"name": "open", "arguments": {"path": "A.md", "new": True}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "open", "description": "Open a note", "parameters": {"type": "object"}},
+}
+SAMPLE = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Open 'A' & B"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "{}"},
+    {"role": "assistant", "content": "Both.", "tool_calls": [CALL, CALL]},
+    {"role": "tool", "content": "{}"},
+    {"role": "tool", "content": "{}"},
+    {"role": "assistant", "content": "<tool_call>{}</tool_call>"},
+    {"role": "tool", "content": "{}"},
+    {"role": "assistant", "content": "Done."},
+    {"role": "user", "content": "Now C"},
+]
 PUBLISHER = "toolset-nb"
 
 
@@ -31,17 +53,35 @@ def name(run: Run) -> str:
     return run.folder.name.lower()
 
 
-def modelfile(run: Run, gguf: Path, settings: ExportSettings) -> str:
-    """An Ollama Modelfile: weights, our template in Go's language, end of turn, sampling, context, and a system text if given.
+def ollama_template(tokenizer) -> str:
+    """The template in Go's language that renders chats as the tokenizer's own does; "" where none is known.
 
-    A base with a template of its own keeps it: Ollama then recognises it from the GGUF or takes its default.
+    Known by how a sample is rendered, not by its text: the same template comes in several wordings. It ends as the prompt does of a
+    model that is asked not to think, with an empty thought where the template has one.
     """
-    lines = [f"FROM ./{gguf.name}"]
-    trained = run.folder / "adapter" / "chat_template.jinja"
-    if trained.exists() and trained.read_text("utf-8") == TEMPLATE.read_text("utf-8"):
-        lines += [f'TEMPLATE """{OLLAMA_TEMPLATE.read_text("utf-8")}"""', 'PARAMETER stop "<|im_end|>"']
-    elif ends := _end_of_turn(run):
-        lines += [f'PARAMETER stop "{ends}"']
+
+    def rendered(chat, tools, **given) -> str:
+        return tokenizer.apply_chat_template(chat, tools=tools, tokenize=False, **given)
+
+    try:
+        sample = [rendered(chat, tools) for chat in (SAMPLE, SAMPLE[1:]) for tools in (None, [TOOL])]
+        asked = rendered(SAMPLE, None, add_generation_prompt=True, **NO_THOUGHT).removeprefix(sample[0])
+    except Exception:  # a template raises whatever its author wrote
+        return ""
+    digest = hashlib.sha256("".join(sample).encode()).hexdigest()[:16]
+    file = next((file for file, known in OLLAMA.items() if known == digest), None)
+    return Path(__file__).with_name(file).read_text("utf-8").replace("GENERATION_PROMPT", asked) if file else ""
+
+
+def modelfile(run: Run, gguf: Path, settings: ExportSettings) -> str:
+    """An Ollama Modelfile: weights, the template in Go's language, end of turn, sampling, context, and a system text if given.
+
+    Where no such template is known, a comment says what then happens.
+    """
+    template = ollama_template(load_tokenizer(str(run.folder / "adapter")))
+    lines = [f"FROM ./{gguf.name}", f'TEMPLATE """{template}"""' if template else NO_TEMPLATE]
+    if ends := _end_of_turn(run):
+        lines.append(f'PARAMETER stop "{ends}"')
     lines += [f"PARAMETER temperature {settings.temperature:g}", f"PARAMETER num_ctx {settings.context}"]
     if settings.system:
         if '"""' in settings.system:
