@@ -77,6 +77,39 @@ def test_a_run_in_the_background_gives_a_report_and_its_files(session):
     assert session.estimate().startswith("3 attempts")
 
 
+@pytest.fixture
+def other(session, tmp_path):
+    """Another prompt set: the last two of the session's."""
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(PROMPTS[1:]))
+    return str(path)
+
+
+def totals(folder):
+    return [json.loads(file.read_text())["summary"]["total"] for file in folder.glob("*.json")]
+
+
+def test_what_was_evaluated_last_is_shown_and_saved_where_its_set_belongs(session, other):
+    first, mine = session.config.prompt_set, evaluation.report_folder(session.config)
+    run(session)
+    session.change(prompt_set=other)
+    run(session)
+    theirs = evaluation.report_folder(session.config)
+    session.change(prompt_set=first)
+    run(session)
+    assert [entry["summary"]["total"] for entry in session.comparable()] == [3] and len(session.reports) == 2
+    assert (totals(mine), totals(theirs)) == ([3], [2])
+    session.change(prompt_set=other, targets=session.config.targets.replace("#m", "#n"))  # in the form, not started
+    assert session.save().parent == mine
+
+
+def test_a_form_that_is_changed_during_a_run_moves_no_report(session, other):
+    mine = evaluation.report_folder(session.config)
+    session.start(lambda now: session.change(prompt_set=other), lambda line: None, lambda: None)
+    session.wait(30)
+    assert totals(mine) == [3] and not evaluation.report_folder(session.config).exists()
+
+
 def test_an_error_of_a_run_is_kept_for_the_panel(session):
     session.change(targets="no-such-run")
     lines = []

@@ -25,9 +25,11 @@ STATUS = ("all", "failed", "passed", "differences", "regressions", "fixes")
 class Session:
     """One panel's state. `reports` grows as targets are done; `said` hears of every line that a run says."""
 
-    def __init__(self, config: EvaluateSettings, reports: list[dict[str, Any]] | None = None):
+    def __init__(self, config: EvaluateSettings):
         self.config = config
-        self.reports: list[dict[str, Any]] = reports if reports is not None else []
+        self.reports: list[dict[str, Any]] = []
+        self._shown = ""  # hash of the prompt set of the reports taken in last
+        self._folders: dict[str, Path] = {}  # where the run on a prompt set keeps its answers
         self.control: evaluation.Control | None = None
         self.error = ""
         self._thread: threading.Thread | None = None
@@ -81,12 +83,15 @@ class Session:
         self._thread.start()
 
     def _evaluate(self, progress: Callable[[evaluation.Progress], None], said: Callable[[str], None]) -> None:
+        config = self.config  # the form may change it meanwhile
+        folder = evaluation.report_folder(config)
         try:
-            made = evaluation.run(self.config, said, progress=progress, control=self.control)
+            made = evaluation.run(config, said, folder, progress, self.control)
         except Unfinished as error:
             made, self.error = error.reports, str(error)
         if made:
             self.add(made)
+            self._folders[self._shown] = folder
             self.save()
 
     def wait(self, seconds: float | None = None) -> None:
@@ -95,7 +100,7 @@ class Session:
             self._thread.join(seconds)
 
     def add(self, reports: list[dict[str, Any]]) -> None:
-        """Takes reports in, in place of older ones of the same model and prompts."""
+        """Takes reports in, in place of older ones of the same model and prompts; their prompts are what is shown then."""
         for entry in reports:
             key = (entry["metadata"]["model"], entry["metadata"]["prompt_set_sha256"])
             same = [e for e in self.reports if (e["metadata"]["model"], e["metadata"]["prompt_set_sha256"]) == key]
@@ -103,13 +108,11 @@ class Session:
                 self.reports[self.reports.index(same[0])] = entry
             else:
                 self.reports.append(entry)
+            self._shown = key[1]
 
     def comparable(self) -> list[dict[str, Any]]:
-        """The reports on the prompts of the last one, in the order of the targets."""
-        if not self.reports:
-            return []
-        last = self.reports[-1]["metadata"]["prompt_set_sha256"]
-        return [entry for entry in self.reports if entry["metadata"]["prompt_set_sha256"] == last]
+        """The reports on the prompts of the last ones taken in, in the order of the targets."""
+        return [entry for entry in self.reports if entry["metadata"]["prompt_set_sha256"] == self._shown]
 
     def load(self, path: str) -> int:
         """Takes in the reports of a file or folder; how many there were. Raises EvaluationError."""
@@ -118,8 +121,13 @@ class Session:
         return len(found)
 
     def save(self, folder: str = "") -> Path:
-        """Writes all files of the comparable reports; the path of the Markdown."""
-        return evaluation.save(self.comparable(), Path(folder) if folder else evaluation.report_folder(self.config))
+        """Writes all files of the comparable reports, by default where their run or their prompt set has its folder; the path
+        of the Markdown."""
+        shown, place = self.comparable(), folder or self._folders.get(self._shown)
+        if not place:
+            named = {"prompt_set": shown[-1]["metadata"]["prompt_set"]}
+            place = evaluation.report_folder(self.config.model_copy(update=named))
+        return evaluation.save(shown, Path(place))
 
     def records(self, label: str = "", status: str = "all", **wanted: str) -> list[dict[str, Any]]:
         """The records of a target (the last one by default) that fit: status, failure, outcome, agent, tool, level, text."""
