@@ -9,6 +9,7 @@ from written_call import RIGHT, TOOL
 from toolset_nb import evaluation, panel, rules
 from toolset_nb.panel.playground import Playground
 from toolset_nb.panel.results import transcript
+from toolset_nb.paths import repo_root
 from toolset_nb.settings import EvaluateSettings, SettingsError
 
 PROMPTS = [
@@ -108,6 +109,24 @@ def test_a_form_that_is_changed_during_a_run_moves_no_report(session, other):
     session.start(lambda now: session.change(prompt_set=other), lambda line: None, lambda: None)
     session.wait(30)
     assert totals(mine) == [3] and not evaluation.report_folder(session.config).exists()
+
+
+def test_the_cells_below_the_panel_show_and_save_what_was_clicked(session, other, capsys):
+    cells = json.loads((repo_root() / "notebooks" / "evaluate.ipynb").read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    opens = next(number for number, source in enumerate(code) if "panel.show(" in source)
+    names = {"config": session.config.model_copy(update={"interactive": "yes"}), "evaluation": evaluation}
+    exec(code[opens], names)
+    clicked = names["session"]
+    for prompt_set in (session.config.prompt_set, other):
+        clicked.change(prompt_set=prompt_set)
+        run(clicked)
+    for source in code[opens + 1 :]:
+        exec(source, names)
+    shown = capsys.readouterr().out
+    mine, theirs = (evaluation.report_folder(each.config) for each in (session, clicked))
+    assert f"Report: {theirs / 'report.md'}" in shown and "| passed | 0/2 =" in shown and "/3 =" not in shown
+    assert (totals(mine), totals(theirs)) == ([3], [2])
 
 
 def test_an_error_of_a_run_is_kept_for_the_panel(session):
@@ -267,8 +286,9 @@ def test_every_tab_is_drawn_with_and_without_reports(session):
 
 
 def test_headless_the_evaluation_runs_with_its_settings(session):
-    reports = panel.show(session.config.model_copy(update={"interactive": "no"}))
-    assert reports[0]["summary"]["total"] == 3
+    filled = panel.show(session.config.model_copy(update={"interactive": "no"}))
+    assert [entry["summary"]["total"] for entry in filled.comparable()] == [3]
+    assert filled.save().parent == evaluation.report_folder(session.config)
 
 
 def test_a_chat_changes_its_own_copy_of_a_vault_and_can_be_taken_back(session):
