@@ -4,11 +4,12 @@ import json
 import time
 
 import pytest
-from written_call import RIGHT, TOOL
+from written_call import CONTEXT, RIGHT, TOOL, call
 
 from toolset_nb import evaluation, panel, rules
 from toolset_nb.panel.playground import Playground
 from toolset_nb.panel.results import transcript
+from toolset_nb.panel.session import DEFECTS
 from toolset_nb.paths import repo_root
 from toolset_nb.settings import EvaluateSettings, SettingsError
 
@@ -254,6 +255,44 @@ def test_a_pair_of_the_users_own_prompt_is_valid_and_one_of_ours_is_refused(sess
     session.prompt_of = lambda record: PROMPTS[2]
     with pytest.raises(evaluation.EvaluationError, match="is an evaluation set"):
         session.keep_as_negative(session.records()[2], target)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"passed": True}, "mine-2 passed"),
+        ({"error": "HTTP 503", "failures": ["infra"], "transcript": []}, "mine-2 was not answered"),
+        ({"first": RIGHT, "failures": ["loop"]}, "makes the right calls"),
+        ({"first": RIGHT, "gold": PROMPTS[2]["gold"] * 2}, "makes the right calls"),  # as far as it goes
+        ({"first": call(context={**CONTEXT, "sessionId": "mine"}, path="Books")}, "in the reply, both valid"),
+    ],
+)
+def test_no_right_call_is_kept_as_a_negative(session, tmp_path, changed, words):
+    target = tmp_path / "pairs.jsonl"
+    with pytest.raises(evaluation.EvaluationError, match=words):
+        keep(session, target, **changed)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "defect"), [(call(path="Scores", colour="red"), "unknown_argument"), (RIGHT + RIGHT, "repeated_call")]
+)
+def test_the_right_call_and_more_is_kept_as_a_negative(session, tmp_path, first, defect):
+    failure = next(name for name, found in DEFECTS.items() if found == defect)
+    target = keep(session, tmp_path / "pairs.jsonl", first=first, failures=[failure])
+    right, wrong = [json.loads(line) for line in target.read_text().splitlines()]
+    assert wrong["meta"]["defect"] == defect and right["conversations"][1] != wrong["conversations"][1]
+
+
+def keep(session, target, first="", gold=None, **changed):
+    """The third record, which failed, kept as a negative with another first reply, other gold calls or a changed verdict."""
+    run(session)
+    record = session.records()[2] | changed
+    if first:
+        record["transcript"] = [record["transcript"][0], {"role": "assistant", "content": first}]
+    if gold:
+        session.prompt_of = lambda record: {**PROMPTS[2], "gold": gold}
+    return session.keep_as_negative(record, target)
 
 
 def test_reports_of_other_runs_can_be_loaded(session, tmp_path):

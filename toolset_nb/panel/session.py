@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import calls, evaluation, runs, settings
+from toolset_nb import calls, evaluation, runs, settings, tasks
 from toolset_nb.evaluation.agent import attempt, sampling
 from toolset_nb.evaluation.prompts import offered_tools, reply_schema
 from toolset_nb.evaluation.runner import Unfinished
@@ -17,6 +17,7 @@ from toolset_nb.runs import RENDERING
 from toolset_nb.servers import Endpoint, connect, kinds
 from toolset_nb.servers.kinds import is_server
 from toolset_nb.settings import EvaluateSettings
+from toolset_nb.tools import catalogue
 
 SECONDS = 1.5  # an attempt on two cores, until one has been timed
 STATUS = ("all", "failed", "passed", "differences", "regressions", "fixes")
@@ -169,8 +170,6 @@ class Session:
         """The prompt of a record asked once more; the new record, which is not added to the report."""
         from dataclasses import asdict
 
-        from toolset_nb import tasks
-
         prompt, asked = self.prompt_of(record), asking(target, self.config)
         with evaluation.open_target(target, asked) as (_, endpoint), tasks.Fixtures() as vaults:
             made = attempt(endpoint, prompt, asked, vaults, record["trial"])
@@ -195,10 +194,11 @@ class Session:
             return first + endpoint.curl(chat, **options)
 
     def keep_as_negative(self, record: dict[str, Any], target: Path | None = None) -> Path:
-        """Appends a KTO pair: the prompt's gold calls with the context that the model gave, and what it did instead.
+        """Appends a KTO pair: the prompt's gold calls with the context that the model gave, and its first reply.
 
         Rows from the project's own prompt sets would put evaluation prompts into training data, so only the user's own
-        sets give pairs. Raises EvaluationError for the project's, and for a prompt without gold calls.
+        sets give pairs. Raises EvaluationError for the project's, for a prompt without gold calls, and where the first
+        reply is not what went wrong.
         """
         about, prompt = self.comparable()[-1]["metadata"], self.prompt_of(record)
         if about["prompt_set"] in evaluation.prompt_sets():
@@ -206,19 +206,31 @@ class Session:
                 f"{about['prompt_set']} is an evaluation set: training on it would make its scores worthless. "
                 "Negatives can be kept from a prompt set of your own."
             )
+        if record["passed"] or record["error"]:
+            what = "passed" if record["passed"] else "was not answered"
+            raise evaluation.EvaluationError(f"{record['case_id']} {what}: there is no wrong answer to keep")
         first = next(message for message in record["transcript"] if message["role"] == "assistant")
-        blocks = calls.parse(first["content"], first.get("tool_calls")).blocks
-        contexts = [block.arguments.get("context") for block in blocks if isinstance(block, calls.Call)]
-        if not prompt.get("gold") or not contexts:
+        reply, check = calls.parse(first["content"], first.get("tool_calls")), catalogue().check
+        gold = prompt.get("gold", [])
+        context = reply.calls[0].arguments.get("context") if reply.calls else None
+        right = [calls.Call(each["tool"], {"context": context, **each["arguments"]}) for each in gold]
+        if not right or any(check(*call) for call in right):
             raise evaluation.EvaluationError(
-                "a pair needs gold calls in the prompt and a call with a context in the reply"
+                "a pair needs gold calls in the prompt and a call with a context in the reply, both valid"
             )
-        right = [calls.Call(each["tool"], {"context": contexts[0], **each["arguments"]}) for each in prompt["gold"]]
+        agreeing = [
+            made.name == due["tool"] and tasks.agree(due["arguments"], made.arguments) and not check(*made)
+            for made, due in zip(reply.calls, gold, strict=False)
+        ]
+        if all(agreeing) and len(reply.calls) <= len(right):
+            raise evaluation.EvaluationError(
+                f"the first reply to {record['case_id']} makes the right calls: a row would label them as wrong"
+            )
         defect = DEFECTS.get(next(iter(record["failures"]), ""), "wrong_tool")
         target = target or runs.runs_folder() / "my_negatives.jsonl"
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a", encoding="utf-8", newline="\n", errors="backslashreplace") as out:
-            for letter, answer, label in (("a", right, True), ("b", blocks, False)):
+            for letter, answer, label in (("a", right, True), ("b", reply.blocks, False)):
                 messages = [
                     {"role": "user", "content": record["question"]},
                     {"role": "assistant", "content": calls.render(answer, "text")},
