@@ -4,11 +4,13 @@ import json
 import time
 
 import pytest
-from written_call import RIGHT, TOOL
+from written_call import CONTEXT, RIGHT, TOOL, call
 
 from toolset_nb import evaluation, panel, rules
 from toolset_nb.panel.playground import Playground
 from toolset_nb.panel.results import transcript
+from toolset_nb.panel.session import DEFECTS
+from toolset_nb.paths import repo_root
 from toolset_nb.settings import EvaluateSettings, SettingsError
 
 PROMPTS = [
@@ -75,6 +77,57 @@ def test_a_run_in_the_background_gives_a_report_and_its_files(session):
     run(session)  # nothing is asked again
     assert session.reports[0]["metadata"]["seconds"] == before > 0
     assert session.estimate().startswith("3 attempts")
+
+
+@pytest.fixture
+def other(session, tmp_path):
+    """Another prompt set: the last two of the session's."""
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(PROMPTS[1:]))
+    return str(path)
+
+
+def totals(folder):
+    return [json.loads(file.read_text())["summary"]["total"] for file in folder.glob("*.json")]
+
+
+def test_what_was_evaluated_last_is_shown_and_saved_where_its_set_belongs(session, other):
+    first, mine = session.config.prompt_set, evaluation.report_folder(session.config)
+    run(session)
+    session.change(prompt_set=other)
+    run(session)
+    theirs = evaluation.report_folder(session.config)
+    session.change(prompt_set=first)
+    run(session)
+    assert [entry["summary"]["total"] for entry in session.comparable()] == [3] and len(session.reports) == 2
+    assert (totals(mine), totals(theirs)) == ([3], [2])
+    session.change(prompt_set=other, targets=session.config.targets.replace("#m", "#n"))  # in the form, not started
+    assert session.save().parent == mine
+
+
+def test_a_form_that_is_changed_during_a_run_moves_no_report(session, other):
+    mine = evaluation.report_folder(session.config)
+    session.start(lambda now: session.change(prompt_set=other), lambda line: None, lambda: None)
+    session.wait(30)
+    assert totals(mine) == [3] and not evaluation.report_folder(session.config).exists()
+
+
+def test_the_cells_below_the_panel_show_and_save_what_was_clicked(session, other, capsys):
+    cells = json.loads((repo_root() / "notebooks" / "evaluate.ipynb").read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    opens = next(number for number, source in enumerate(code) if "panel.show(" in source)
+    names = {"config": session.config.model_copy(update={"interactive": "yes"}), "evaluation": evaluation}
+    exec(code[opens], names)
+    clicked = names["session"]
+    for prompt_set in (session.config.prompt_set, other):
+        clicked.change(prompt_set=prompt_set)
+        run(clicked)
+    for source in code[opens + 1 :]:
+        exec(source, names)
+    shown = capsys.readouterr().out
+    mine, theirs = (evaluation.report_folder(each.config) for each in (session, clicked))
+    assert f"Report: {theirs / 'report.md'}" in shown and "| passed | 0/2 =" in shown and "/3 =" not in shown
+    assert (totals(mine), totals(theirs)) == ([3], [2])
 
 
 def test_an_error_of_a_run_is_kept_for_the_panel(session):
@@ -204,6 +257,44 @@ def test_a_pair_of_the_users_own_prompt_is_valid_and_one_of_ours_is_refused(sess
         session.keep_as_negative(session.records()[2], target)
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"passed": True}, "mine-2 passed"),
+        ({"error": "HTTP 503", "failures": ["infra"], "transcript": []}, "mine-2 was not answered"),
+        ({"first": RIGHT, "failures": ["loop"]}, "makes the right calls"),
+        ({"first": RIGHT, "gold": PROMPTS[2]["gold"] * 2}, "makes the right calls"),  # as far as it goes
+        ({"first": call(context={**CONTEXT, "sessionId": "mine"}, path="Books")}, "in the reply, both valid"),
+    ],
+)
+def test_no_right_call_is_kept_as_a_negative(session, tmp_path, changed, words):
+    target = tmp_path / "pairs.jsonl"
+    with pytest.raises(evaluation.EvaluationError, match=words):
+        keep(session, target, **changed)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "defect"), [(call(path="Scores", colour="red"), "unknown_argument"), (RIGHT + RIGHT, "repeated_call")]
+)
+def test_the_right_call_and_more_is_kept_as_a_negative(session, tmp_path, first, defect):
+    failure = next(name for name, found in DEFECTS.items() if found == defect)
+    target = keep(session, tmp_path / "pairs.jsonl", first=first, failures=[failure])
+    right, wrong = [json.loads(line) for line in target.read_text().splitlines()]
+    assert wrong["meta"]["defect"] == defect and right["conversations"][1] != wrong["conversations"][1]
+
+
+def keep(session, target, first="", gold=None, **changed):
+    """The third record, which failed, kept as a negative with another first reply, other gold calls or a changed verdict."""
+    run(session)
+    record = session.records()[2] | changed
+    if first:
+        record["transcript"] = [record["transcript"][0], {"role": "assistant", "content": first}]
+    if gold:
+        session.prompt_of = lambda record: {**PROMPTS[2], "gold": gold}
+    return session.keep_as_negative(record, target)
+
+
 def test_reports_of_other_runs_can_be_loaded(session, tmp_path):
     run(session)
     session.save(str(tmp_path / "out"))
@@ -234,8 +325,9 @@ def test_every_tab_is_drawn_with_and_without_reports(session):
 
 
 def test_headless_the_evaluation_runs_with_its_settings(session):
-    reports = panel.show(session.config.model_copy(update={"interactive": "no"}))
-    assert reports[0]["summary"]["total"] == 3
+    filled = panel.show(session.config.model_copy(update={"interactive": "no"}))
+    assert [entry["summary"]["total"] for entry in filled.comparable()] == [3]
+    assert filled.save().parent == evaluation.report_folder(session.config)
 
 
 def test_a_chat_changes_its_own_copy_of_a_vault_and_can_be_taken_back(session):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import calls, evaluation, runs, settings
+from toolset_nb import calls, evaluation, runs, settings, tasks
 from toolset_nb.evaluation.agent import attempt, sampling
 from toolset_nb.evaluation.prompts import offered_tools, reply_schema
 from toolset_nb.evaluation.runner import Unfinished
@@ -17,6 +17,7 @@ from toolset_nb.runs import RENDERING
 from toolset_nb.servers import Endpoint, connect, kinds
 from toolset_nb.servers.kinds import is_server
 from toolset_nb.settings import EvaluateSettings
+from toolset_nb.tools import catalogue
 
 SECONDS = 1.5  # an attempt on two cores, until one has been timed
 STATUS = ("all", "failed", "passed", "differences", "regressions", "fixes")
@@ -25,9 +26,11 @@ STATUS = ("all", "failed", "passed", "differences", "regressions", "fixes")
 class Session:
     """One panel's state. `reports` grows as targets are done; `said` hears of every line that a run says."""
 
-    def __init__(self, config: EvaluateSettings, reports: list[dict[str, Any]] | None = None):
+    def __init__(self, config: EvaluateSettings):
         self.config = config
-        self.reports: list[dict[str, Any]] = reports if reports is not None else []
+        self.reports: list[dict[str, Any]] = []
+        self._shown = ""  # hash of the prompt set of the reports taken in last
+        self._folders: dict[str, Path] = {}  # where the run on a prompt set keeps its answers
         self.control: evaluation.Control | None = None
         self.error = ""
         self._thread: threading.Thread | None = None
@@ -81,12 +84,15 @@ class Session:
         self._thread.start()
 
     def _evaluate(self, progress: Callable[[evaluation.Progress], None], said: Callable[[str], None]) -> None:
+        config = self.config  # the form may change it meanwhile
+        folder = evaluation.report_folder(config)
         try:
-            made = evaluation.run(self.config, said, progress=progress, control=self.control)
+            made = evaluation.run(config, said, folder, progress, self.control)
         except Unfinished as error:
             made, self.error = error.reports, str(error)
         if made:
             self.add(made)
+            self._folders[self._shown] = folder
             self.save()
 
     def wait(self, seconds: float | None = None) -> None:
@@ -95,7 +101,7 @@ class Session:
             self._thread.join(seconds)
 
     def add(self, reports: list[dict[str, Any]]) -> None:
-        """Takes reports in, in place of older ones of the same model and prompts."""
+        """Takes reports in, in place of older ones of the same model and prompts; their prompts are what is shown then."""
         for entry in reports:
             key = (entry["metadata"]["model"], entry["metadata"]["prompt_set_sha256"])
             same = [e for e in self.reports if (e["metadata"]["model"], e["metadata"]["prompt_set_sha256"]) == key]
@@ -103,13 +109,11 @@ class Session:
                 self.reports[self.reports.index(same[0])] = entry
             else:
                 self.reports.append(entry)
+            self._shown = key[1]
 
     def comparable(self) -> list[dict[str, Any]]:
-        """The reports on the prompts of the last one, in the order of the targets."""
-        if not self.reports:
-            return []
-        last = self.reports[-1]["metadata"]["prompt_set_sha256"]
-        return [entry for entry in self.reports if entry["metadata"]["prompt_set_sha256"] == last]
+        """The reports on the prompts of the last ones taken in, in the order of the targets."""
+        return [entry for entry in self.reports if entry["metadata"]["prompt_set_sha256"] == self._shown]
 
     def load(self, path: str) -> int:
         """Takes in the reports of a file or folder; how many there were. Raises EvaluationError."""
@@ -118,8 +122,13 @@ class Session:
         return len(found)
 
     def save(self, folder: str = "") -> Path:
-        """Writes all files of the comparable reports; the path of the Markdown."""
-        return evaluation.save(self.comparable(), Path(folder) if folder else evaluation.report_folder(self.config))
+        """Writes all files of the comparable reports, by default where their run or their prompt set has its folder; the path
+        of the Markdown."""
+        shown, place = self.comparable(), folder or self._folders.get(self._shown)
+        if not place:
+            named = {"prompt_set": shown[-1]["metadata"]["prompt_set"]}
+            place = evaluation.report_folder(self.config.model_copy(update=named))
+        return evaluation.save(shown, Path(place))
 
     def records(self, label: str = "", status: str = "all", **wanted: str) -> list[dict[str, Any]]:
         """The records of a target (the last one by default) that fit: status, failure, outcome, agent, tool, level, text."""
@@ -161,8 +170,6 @@ class Session:
         """The prompt of a record asked once more; the new record, which is not added to the report."""
         from dataclasses import asdict
 
-        from toolset_nb import tasks
-
         prompt, asked = self.prompt_of(record), asking(target, self.config)
         with evaluation.open_target(target, asked) as (_, endpoint), tasks.Fixtures() as vaults:
             made = attempt(endpoint, prompt, asked, vaults, record["trial"])
@@ -187,10 +194,11 @@ class Session:
             return first + endpoint.curl(chat, **options)
 
     def keep_as_negative(self, record: dict[str, Any], target: Path | None = None) -> Path:
-        """Appends a KTO pair: the prompt's gold calls with the context that the model gave, and what it did instead.
+        """Appends a KTO pair: the prompt's gold calls with the context that the model gave, and its first reply.
 
         Rows from the project's own prompt sets would put evaluation prompts into training data, so only the user's own
-        sets give pairs. Raises EvaluationError for the project's, and for a prompt without gold calls.
+        sets give pairs. Raises EvaluationError for the project's, for a prompt without gold calls, and where the first
+        reply is not what went wrong.
         """
         about, prompt = self.comparable()[-1]["metadata"], self.prompt_of(record)
         if about["prompt_set"] in evaluation.prompt_sets():
@@ -198,19 +206,31 @@ class Session:
                 f"{about['prompt_set']} is an evaluation set: training on it would make its scores worthless. "
                 "Negatives can be kept from a prompt set of your own."
             )
+        if record["passed"] or record["error"]:
+            what = "passed" if record["passed"] else "was not answered"
+            raise evaluation.EvaluationError(f"{record['case_id']} {what}: there is no wrong answer to keep")
         first = next(message for message in record["transcript"] if message["role"] == "assistant")
-        blocks = calls.parse(first["content"], first.get("tool_calls")).blocks
-        contexts = [block.arguments.get("context") for block in blocks if isinstance(block, calls.Call)]
-        if not prompt.get("gold") or not contexts:
+        reply, check = calls.parse(first["content"], first.get("tool_calls")), catalogue().check
+        gold = prompt.get("gold", [])
+        context = reply.calls[0].arguments.get("context") if reply.calls else None
+        right = [calls.Call(each["tool"], {"context": context, **each["arguments"]}) for each in gold]
+        if not right or any(check(*call) for call in right):
             raise evaluation.EvaluationError(
-                "a pair needs gold calls in the prompt and a call with a context in the reply"
+                "a pair needs gold calls in the prompt and a call with a context in the reply, both valid"
             )
-        right = [calls.Call(each["tool"], {"context": contexts[0], **each["arguments"]}) for each in prompt["gold"]]
+        agreeing = [
+            made.name == due["tool"] and tasks.agree(due["arguments"], made.arguments) and not check(*made)
+            for made, due in zip(reply.calls, gold, strict=False)
+        ]
+        if all(agreeing) and len(reply.calls) <= len(right):
+            raise evaluation.EvaluationError(
+                f"the first reply to {record['case_id']} makes the right calls: a row would label them as wrong"
+            )
         defect = DEFECTS.get(next(iter(record["failures"]), ""), "wrong_tool")
         target = target or runs.runs_folder() / "my_negatives.jsonl"
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a", encoding="utf-8", newline="\n", errors="backslashreplace") as out:
-            for letter, answer, label in (("a", right, True), ("b", blocks, False)):
+            for letter, answer, label in (("a", right, True), ("b", reply.blocks, False)):
                 messages = [
                     {"role": "user", "content": record["question"]},
                     {"role": "assistant", "content": calls.render(answer, "text")},

@@ -20,15 +20,16 @@ from toolset_nb.training import is_interactive
 TABS = ("Endpoint", "Run", "Results", "Compare", "Playground", "Export")
 
 
-def show(config: EvaluateSettings) -> list[dict[str, Any]]:
-    """In a front end the panel, and the reports it makes as they come; elsewhere the evaluation of the settings itself."""
-    if not is_interactive(config.interactive):
-        return evaluation.run(config)
-    from IPython.display import display
-
+def show(config: EvaluateSettings) -> Session:
+    """In a front end the panel, and the session that it fills; elsewhere one that the evaluation of the settings has filled."""
     session = Session(config)
-    display(panel(session))
-    return session.reports
+    if is_interactive(config.interactive):
+        from IPython.display import display
+
+        display(panel(session))
+    else:
+        session.add(evaluation.run(config))
+    return session
 
 
 def panel(session: Session):
