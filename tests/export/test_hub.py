@@ -16,9 +16,10 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from huggingface_hub.utils import logging as hub_logging
 
-from toolset_nb.export import ExportError, ask, check_hub, upload, upload_dataset
+from toolset_nb.export import ExportError, artefacts, ask, check_hub, parity, upload, upload_dataset
 from toolset_nb.export.card import MARK
 from toolset_nb.runs import Run
+from toolset_nb.settings import ExportSettings
 
 TOKEN = "hf_" + "aB3" * 12
 OTHER = "hf_" + "xY7" * 12
@@ -109,8 +110,16 @@ def test_a_run_arrives_whole_and_private_and_nothing_else_does(hub, full_run):
     assert set(hub.sent) == hashes(full_run, *LARGE) and len(hub.sent) == 3
 
 
-def test_no_path_of_this_machine_goes_along(hub, full_run):
+def test_no_path_of_this_machine_goes_along(hub, full_run, monkeypatch):
+    gguf, key = full_run.folder / "export" / "model-q8_0.gguf", {"base": full_run.record["base_folder"]}
+    artefacts.finish(gguf, key, lambda path: path.write_bytes(b"GGUF"))
+    answers = parity.Replies(["Open it"], [[1]], ["Which?"], 1.0)
+    monkeypatch.setattr(parity, "by_transformers", lambda *_: answers)
+    monkeypatch.setattr(parity, "by_server", lambda *_: (answers, {}))
+    full_run.update(hardware={"device": "cpu"})
+    parity.measure(full_run, {"q8_0": gguf}, ExportSettings(parity_prompts=1), lambda line: None)
     upload(full_run, "ada/tiny")
+    assert json.loads(hub.repositories["ada/tiny"].files["parity.json"])["formats"]["q8_0"]["made_from"]
     config = json.loads(hub.repositories["ada/tiny"].files["adapter_config.json"])
     assert config == {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct", "r": 8}
     assert not any(b"/home/" in content for content in hub.repositories["ada/tiny"].files.values())
