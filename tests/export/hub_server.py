@@ -303,13 +303,17 @@ class Handler(BaseHTTPRequestHandler):
         self.expect(self.headers["Content-Type"] == "application/x-ndjson", "content type")
         head, *lines = [json.loads(line) for line in body.splitlines()]
         self.keys(head["value"], "summary", "description")
-        new = {}
+        new, gone = {}, set()
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
                 self.keys(value, "content", "path", "encoding")
                 self.expect(value["encoding"] == "base64", "encoding")
                 new[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "deletedFile":
+                self.keys(value, "path")
+                self.expect(value["path"] in there.files, "a file to delete that is not there")
+                gone.add(value["path"])
             else:
                 self.expect(line["key"] == "lfsFile", f"operation {line['key']}")
                 self.keys(value, "path", "algo", "oid", "size")
@@ -317,7 +321,7 @@ class Handler(BaseHTTPRequestHandler):
                     len(self.server.stored.get(value["oid"], b"")) == value["size"], "an object that never came"
                 )
                 new[value["path"]] = self.server.stored[value["oid"]]
-        there.files |= new
+        there.files = {name: each for name, each in (there.files | new).items() if name not in gone}
         there.messages.append(head["value"]["summary"])
         if "README.md" in new:
             there.tags = yaml.safe_load(new["README.md"].decode().split("---\n")[1]).get("tags", [])

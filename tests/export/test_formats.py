@@ -155,6 +155,14 @@ def test_a_resumed_export_needs_room_for_what_is_missing_only(lora_run, stand_in
         formats.check_room(lora_run, plan(lora_run, settings("q8_0")))
 
 
+def test_layers_trained_whole_cannot_be_a_gguf_lora_and_nothing_else_is_made_first(lora_run, stand_ins):
+    config = lora_run.folder / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": ["layers.1"]}))
+    with pytest.raises(ExportError, match="format lora: .* trained 1 modules whole .*lora_rank above 0"):
+        make(lora_run, settings("f16,lora"), silent)
+    assert stand_ins.names == []
+
+
 KILLED = """
 import os, signal, sys
 from transformers import LlamaForCausalLM

@@ -136,13 +136,6 @@ def written(model, lora=None):
     return httpx.post(f"{server.listening_address}/completion", json=body, timeout=60).json()["content"]
 
 
-def test_layers_trained_whole_cannot_be_a_gguf_lora(lora_run, tmp_path):
-    config = lora_run.folder / "adapter" / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": ["layers.1"]}))
-    with pytest.raises(ExportError, match="format lora: .* trained 1 modules whole .*lora_rank above 0"):
-        gguf.convert_lora(lora_run, tmp_path / "x.gguf")
-
-
 def test_an_importance_matrix_is_weighed_by_rows_as_the_model_reads_them(lora_run):
     text = "".join(gguf.calibration(lora_run, 3))
     assert text.count("<|im_start|>user\n") >= 3 and "<tool_call>\n" in text

@@ -5,6 +5,7 @@ Every test also looks for the token, in all that was printed, logged, raised and
 
 import json
 import logging
+import shutil
 import traceback
 from hashlib import sha256
 from types import SimpleNamespace
@@ -16,9 +17,10 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from huggingface_hub.utils import logging as hub_logging
 
-from toolset_nb.export import ExportError, ask, check_hub, upload, upload_dataset
+from toolset_nb.export import ExportError, artefacts, ask, check_hub, parity, upload, upload_dataset
 from toolset_nb.export.card import MARK
 from toolset_nb.runs import Run
+from toolset_nb.settings import ExportSettings
 
 TOKEN = "hf_" + "aB3" * 12
 OTHER = "hf_" + "xY7" * 12
@@ -109,8 +111,16 @@ def test_a_run_arrives_whole_and_private_and_nothing_else_does(hub, full_run):
     assert set(hub.sent) == hashes(full_run, *LARGE) and len(hub.sent) == 3
 
 
-def test_no_path_of_this_machine_goes_along(hub, full_run):
+def test_no_path_of_this_machine_goes_along(hub, full_run, monkeypatch):
+    gguf, key = full_run.folder / "export" / "model-q8_0.gguf", {"base": full_run.record["base_folder"]}
+    artefacts.finish(gguf, key, lambda path: path.write_bytes(b"GGUF"))
+    answers = parity.Replies(["Open it"], [[1]], ["Which?"], 1.0)
+    monkeypatch.setattr(parity, "by_transformers", lambda *_: answers)
+    monkeypatch.setattr(parity, "by_server", lambda *_: (answers, {}))
+    full_run.update(hardware={"device": "cpu"})
+    parity.measure(full_run, {"q8_0": gguf}, ExportSettings(parity_prompts=1), lambda line: None)
     upload(full_run, "ada/tiny")
+    assert json.loads(hub.repositories["ada/tiny"].files["parity.json"])["formats"]["q8_0"]["made_from"]
     config = json.loads(hub.repositories["ada/tiny"].files["adapter_config.json"])
     assert config == {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct", "r": 8}
     assert not any(b"/home/" in content for content in hub.repositories["ada/tiny"].files.values())
@@ -130,6 +140,21 @@ def test_once_more_sends_nothing_and_makes_no_commit(hub, full_run):
     assert hub.sent == sent and len(hub.repositories["ada/tiny"].messages) == 1
 
 
+def test_what_an_earlier_upload_left_is_named_and_goes_with_the_same_commit(hub, full_run):
+    upload(full_run, "ada/tiny")
+    (full_run.folder / "export" / "model-f16.gguf").write_bytes(b"GGUF")
+    shutil.rmtree(full_run.folder / "export" / "merged")
+    asked, there = [], hub.repositories["ada/tiny"]
+    upload(full_run, "ada/tiny", confirm=lambda text: asked.append(text))
+    assert "merged/config.json" in there.files, "not without the yes"
+    deleted = [line for line in asked[0].splitlines() if line.endswith(", of an earlier upload: deleted")]
+    named = {line.strip().partition(",")[0] for line in deleted}
+    assert named == {"merged/config.json", "merged/model.safetensors"}
+    upload(full_run, "ada/tiny")
+    wanted = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "model-f16.gguf", "model-q8_0.gguf"}
+    assert set(there.files) == {*wanted, "README.md", ".gitattributes"} and len(there.messages) == 2
+
+
 @pytest.mark.parametrize("broken", LARGE)
 def test_after_a_broken_connection_only_what_is_missing_is_sent(hub, full_run, broken):
     hub.cut = hashes(full_run, broken)
@@ -145,7 +170,7 @@ def test_after_a_broken_connection_only_what_is_missing_is_sent(hub, full_run, b
 def test_one_question_before_anything_is_sent(hub, full_run):
     asked = []
     assert upload(full_run, "ada/tiny", confirm=lambda text: asked.append(text)) == ""
-    assert hub.asked == [] and len(asked) == 1
+    assert hub.asked == ["GET /api/models/ada/tiny"] and hub.repositories == {} and len(asked) == 1
     assert "to the private model repository ada/tiny" in asked[0] and "merged/model.safetensors, 6 kB" in asked[0]
     assert upload(full_run, "ada/tiny", confirm=lambda text: asked.append(text) or True) and len(asked) == 2
 
@@ -283,7 +308,7 @@ def test_data_sets_go_the_same_way(hub, dataset):
     assert yaml.safe_load(head) == {"license": "cc-by-4.0", "tags": ["sft", MARK]}
     assert body == "# Rows\n\n![how many](how.png)\n"
     upload_dataset(dataset / "kto.jsonl", "ada/rows")
-    assert len(there.messages) == 1, "nothing new"
+    assert len(there.messages) == 1 and "sft.jsonl" in there.files, "nothing new, and nothing is deleted"
 
 
 def test_a_data_set_without_rows_or_a_card_is_not_shared(hub, dataset):

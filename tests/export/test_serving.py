@@ -7,7 +7,7 @@ Not the same in Ollama, and not held here: its JSON of tools and arguments has n
 
 import json
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
@@ -37,6 +37,14 @@ def test_the_modelfile_holds_weights_template_stop_sampling_and_context(lora_run
     assert "SYSTEM" not in serving.modelfile(lora_run, gguf, ExportSettings())
     with pytest.raises(ExportError, match="parameter system holds"):
         serving.modelfile(lora_run, gguf, ExportSettings(system='a """ b'))
+
+
+def test_windows_puts_no_carriage_returns_into_the_modelfile(lora_run, gguf, monkeypatch):
+    def write_text(path, text, encoding):  # as on Windows
+        path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    assert b"\r" not in serving.write_modelfile(lora_run, gguf, ExportSettings()).read_bytes()
 
 
 def test_a_run_on_qwen3_gets_its_template_and_is_asked_not_to_think(lora_run, gguf):
@@ -152,14 +160,28 @@ def test_lm_studio_gets_the_file_where_it_looks_and_only_in_a_folder_that_is_the
 
 def test_the_commands_can_be_pasted(lora_run, tmp_path):
     gguf = tmp_path / "my runs" / "model-q8_0.gguf"
-    typed = serving.commands(lora_run, {"q8_0": gguf}, ExportSettings(context=2048))
+    typed = serving.commands(lora_run, {"q8_0": gguf}, ExportSettings(context=2048), windows=False)
     assert list(typed) == ["LM Studio", "Ollama", "llama.cpp"]
     assert typed["llama.cpp"] == f"llama-server -m '{gguf}' --jinja -c 2048 --temp 0"
     assert typed["Ollama"] == f"ollama create sft-tiny -f '{gguf.with_name('Modelfile')}' && ollama run sft-tiny"
     assert typed["LM Studio"].startswith("lms import --copy --user-repo toolset-nb/sft-tiny '")
-    placed = serving.commands(lora_run, {"q8_0": gguf}, ExportSettings(lm_studio="~"))["LM Studio"]
+    placed = serving.commands(lora_run, {"q8_0": gguf}, ExportSettings(lm_studio="~"), windows=False)["LM Studio"]
     assert placed == "lms load toolset-nb/sft-tiny --context-length 4096 && lms server start"
     assert serving.commands(lora_run, {"merged": tmp_path}, ExportSettings()) == {}
+
+
+def test_on_windows_each_command_has_its_line_and_only_double_quotes(lora_run, monkeypatch):
+    files = {name: PureWindowsPath(rf"C:\Users\Ada L\model.{name}.gguf") for name in ("q8_0", "lora")}
+    monkeypatch.setattr(serving, "base_gguf", lambda base: PureWindowsPath(r"C:\base-q8_0.gguf"))
+    typed = serving.commands(lora_run, files, ExportSettings(), windows=True)
+    assert typed["Ollama"] == 'ollama create sft-tiny -f "C:\\Users\\Ada L\\Modelfile"\nollama run sft-tiny'
+    assert typed["LM Studio"].splitlines() == [
+        r'lms import --copy --user-repo toolset-nb/sft-tiny "C:\Users\Ada L\model.q8_0.gguf"',
+        "lms load toolset-nb/sft-tiny --context-length 4096",
+        "lms server start",
+    ]
+    served = r'llama-server -m C:\base-q8_0.gguf --lora "C:\Users\Ada L\model.lora.gguf" --chat'
+    assert typed["llama.cpp, base and adapter"].startswith(served)
 
 
 def test_a_lora_adapter_is_served_beside_its_base(lora_run, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ comparing the formats (`parity`) and what other programs need beside them (`serv
 """
 
 import errno
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -67,8 +68,10 @@ def chosen(text: str) -> list[str]:
 def plan(run: Run, settings: ExportSettings) -> list[Row]:
     """What the export would make and how large each file will be, without making anything. Raises ExportError."""
     shapes, adapter = base_shapes(run.record["base_folder"]), sum(map(artefacts.size, _adapter(run)))
-    rows = []
-    for name in chosen(settings.formats):
+    names, rows = chosen(settings.formats), []
+    if "lora" in names:
+        _check_low_rank(run)
+    for name in names:
         form = FORMATS[name]
         size = sum(_bytes(shape, form) for shape in shapes) if form.bytes else adapter
         path = run.folder / "adapter" if name == "adapter" else run.folder / "export" / form.file
@@ -106,6 +109,16 @@ def check_room(run: Run, rows: list[Row]) -> None:
         raise ExportError(
             f"merging holds the base in memory: {size_words(memory)} are needed and {size_words(available)} are free; "
             "close other programs, or export on a machine with more memory"
+        )
+
+
+def _check_low_rank(run: Run) -> None:
+    """Raises ExportError for an adapter with modules that were trained whole."""
+    config = json.loads((run.folder / "adapter" / "adapter_config.json").read_text("utf-8"))
+    if whole := config.get("modules_to_save"):
+        raise ExportError(
+            f"format lora: {run} trained {len(whole)} modules whole ({whole[0]} ...), and a GGUF LoRA holds low-rank "
+            "matrices only; take merged or a GGUF format, or train with lora_rank above 0"
         )
 
 

@@ -3,14 +3,13 @@
 The converters are llama.cpp's own scripts, each run in a process of its own with its own gguf package.
 """
 
-import json
 import sys
 from hashlib import sha256
 from pathlib import Path
 
 from toolset_nb.downloads import cache_folder
 from toolset_nb.export import artefacts, llamacpp
-from toolset_nb.export.weights import ExportError, base_files
+from toolset_nb.export.weights import base_files
 from toolset_nb.runs import Run, file_hash
 
 
@@ -23,13 +22,7 @@ def convert(model_folder: Path | str, gguf: Path, kind: str = "q8_0", llama_cpp:
 
 
 def convert_lora(run: Run, gguf: Path, llama_cpp: str = "") -> Path:
-    """The run's LoRA adapter as a GGUF that llama.cpp adds to its base (`--lora`); raises ExportError for one without matrices."""
-    config = json.loads((run.folder / "adapter" / "adapter_config.json").read_text("utf-8"))
-    if whole := config.get("modules_to_save"):
-        raise ExportError(
-            f"format lora: {run} trained {len(whole)} modules whole ({whole[0]} ...), and a GGUF LoRA holds low-rank "
-            "matrices only; take merged or a GGUF format, or train with lora_rank above 0"
-        )
+    """The run's LoRA adapter as a GGUF that llama.cpp adds to its base (`--lora`)."""
     script = llamacpp.converter("convert_lora_to_gguf.py", llama_cpp)
     base = base_files(run.record["base_folder"])
     command = [sys.executable, str(script), "--base", str(base), "--outtype", "f16", "--outfile", str(gguf)]

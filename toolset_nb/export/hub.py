@@ -25,50 +25,20 @@ def check_hub(repo: str, kind: str = "model", private: bool = True) -> None:
     Makes the empty repository where there is none: only that shows that it can be made. Raises ExportError; the token is never
     shown.
     """
-    from huggingface_hub import HfApi, constants, get_token
-    from huggingface_hub.errors import RepositoryNotFoundError
-    from huggingface_hub.utils import validate_repo_id
-
-    if not repo:
-        raise ExportError("push_to_hub needs hub_repo, for example your-name/toolset-tiny")
-    if constants.is_offline_mode():
-        raise ExportError(
-            "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set: unset it and start Python again to use the Hub"
-        )
-    if not get_token():
-        raise ExportError(
-            "push_to_hub needs a token: `hf auth login`, HF_TOKEN in the environment, or a Colab secret HF_TOKEN"
-        )
+    api = _client(repo)
     with in_words(repo):
-        validate_repo_id(repo)
-        if "/" not in repo:
-            raise ExportError(f"hub_repo {repo!r} has no owner: expected for example your-name/{repo}")
-        api = HfApi(token=get_token())
         _may_write(api.whoami(), repo)
-        try:
-            there = api.repo_info(repo, repo_type=kind)
-        except RepositoryNotFoundError:
+        if _files_there(api, repo, kind, private) is None:
             api.create_repo(repo, repo_type=kind, private=private)
-        else:
-            files = [file.rfilename for file in there.siblings or [] if file.rfilename != ".gitattributes"]
-            if files and MARK not in (there.tags or []):
-                raise ExportError(
-                    f"{repo} exists and holds something else ({', '.join(files[:3])}): choose another name, or put the "
-                    f"tag {MARK} into its card if it may be overwritten"
-                )
-            if private and not there.private:
-                raise ExportError(
-                    f"{repo} exists and is public: choose another name, make it private in its settings, or upload with "
-                    "private=False"
-                )
         api.auth_check(repo, repo_type=kind, write=True)
 
 
 def upload(run: Run, repo: str, confirm: Callable[[str], bool] | None = None, private: bool = True) -> str:
     """Uploads what a complete run has under adapter/ and export/, its evaluation results and its card; returns the address.
 
-    `confirm` is shown once what would go where; when it says no, nothing is sent and "" is returned: `ask` puts it to a person.
-    Without it the call itself is the consent, as `push_to_hub` is in a notebook. After a broken connection call it again.
+    What an earlier upload left there and this one does not have is deleted in the same commit. `confirm` is shown once what would
+    go where and what would be deleted; when it says no, nothing is sent and "" is returned: `ask` puts it to a person. Without it
+    the call itself is the consent, as `push_to_hub` is in a notebook. After a broken connection call it again.
     """
     files: dict[str, Path | bytes] = dict(shared_files(run))
     base = base_id(run.record)
@@ -148,25 +118,76 @@ def _send(
     private: bool,
     base: str = "",
 ) -> str:
-    """The files in one commit; "" when `confirm` says no."""
-    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+    """The files in one commit, which for a model deletes what else is there; "" when `confirm` says no."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
+    api = _client(repo)
+    with in_words(repo):
+        there = _files_there(api, repo, kind, private) or []
+    old = [name for name in there if name not in files] if kind == "model" else []
     sizes = {name: len(each) if isinstance(each, bytes) else each.stat().st_size for name, each in files.items()}
     if confirm:
         listed = "".join(f"\n  {name}, {_size(size)}" for name, size in sizes.items())
+        listed += "".join(f"\n  {name}, of an earlier upload: deleted" for name in old)
         where = f"{'private' if private else 'public'} {kind} repository {repo}"
         if not confirm(f"Upload {len(files)} files ({_size(sum(sizes.values()))}) to the {where}?{listed}"):
             return ""
     check_hub(repo, kind, private)
-    api = HfApi(token=get_token())
     _check_base(api, base)
     with in_words(repo):
         additions = [CommitOperationAdd(name, each) for name, each in files.items()]
         for number, addition in enumerate(additions, 1):  # one by one: a broken connection costs one file
             print(f"  {number} of {len(additions)}: {addition.path_in_repo}, {_size(sizes[addition.path_in_repo])}")
             api.preupload_lfs_files(repo, [addition], repo_type=kind, free_memory=False)
-        api.create_commit(repo, additions, commit_message=message, repo_type=kind)
+        deletions = [CommitOperationDelete(name, is_folder=False) for name in old]
+        for deletion in deletions:
+            print(f"  {deletion.path_in_repo}, of an earlier upload: deleted")
+        api.create_commit(repo, additions + deletions, commit_message=message, repo_type=kind)
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+
+
+def _client(repo: str):
+    """The Hub's client for this token. Raises ExportError where name, token or settings rule out any upload."""
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.utils import validate_repo_id
+
+    if not repo:
+        raise ExportError("push_to_hub needs hub_repo, for example your-name/toolset-tiny")
+    if constants.is_offline_mode():
+        raise ExportError(
+            "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set: unset it and start Python again to use the Hub"
+        )
+    if not get_token():
+        raise ExportError(
+            "push_to_hub needs a token: `hf auth login`, HF_TOKEN in the environment, or a Colab secret HF_TOKEN"
+        )
+    with in_words(repo):
+        validate_repo_id(repo)
+    if "/" not in repo:
+        raise ExportError(f"hub_repo {repo!r} has no owner: expected for example your-name/{repo}")
+    return HfApi(token=get_token())
+
+
+def _files_there(api, repo: str, kind: str, private: bool) -> list[str] | None:
+    """The files of a repository that may be written to, .gitattributes aside; None where there is none. Raises ExportError."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        there = api.repo_info(repo, repo_type=kind)
+    except RepositoryNotFoundError:
+        return None
+    files = [file.rfilename for file in there.siblings or [] if file.rfilename != ".gitattributes"]
+    if files and MARK not in (there.tags or []):
+        raise ExportError(
+            f"{repo} exists and holds something else ({', '.join(files[:3])}): choose another name, or put the "
+            f"tag {MARK} into its card if it may be overwritten"
+        )
+    if private and not there.private:
+        raise ExportError(
+            f"{repo} exists and is public: choose another name, make it private in its settings, or upload with "
+            "private=False"
+        )
+    return files
 
 
 def _may_write(account: dict, repo: str) -> None:

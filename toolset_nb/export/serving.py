@@ -7,6 +7,7 @@ of our format and of Qwen3's are ollama_*.txt. Nothing is started here.
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -94,7 +95,7 @@ def write_modelfile(run: Run, gguf: Path, settings: ExportSettings) -> Path:
     """The Modelfile beside the GGUF, written in one step."""
     target, text = gguf.with_name("Modelfile"), modelfile(run, gguf, settings)
     with artefacts.draft(target) as path:
-        path.write_text(text, "utf-8")
+        path.write_bytes(text.encode())  # as bytes: line ends of Windows would stay in the template
         os.replace(path, target)
     return target
 
@@ -116,27 +117,37 @@ def place_for_lm_studio(run: Run, gguf: Path, folder: str) -> Path:
     return target
 
 
-def commands(run: Run, files: dict[str, Path], settings: ExportSettings) -> dict[str, str]:
-    """Program -> what to type next to use the model with it; the GGUF of a LoRA adapter's base is made where it is not there."""
-    gguf, called, typed = best(files), shlex.quote(name(run)), {}
+def commands(
+    run: Run, files: dict[str, Path], settings: ExportSettings, windows: bool = os.name == "nt"
+) -> dict[str, str]:
+    """Program -> what to type next to use the model with it; the GGUF of a LoRA adapter's base is made where it is not there.
+
+    Windows gets double quotes and one command a line: cmd.exe knows no single ones, its older PowerShell no `&&`.
+    """
+    quote, then = (_quoted, "\n") if windows else (shlex.quote, " && ")
+    gguf, called, typed = best(files), quote(name(run)), {}
     options = f"--jinja -c {settings.context} --temp {settings.temperature:g}"
     if gguf:
-        file = shlex.quote(str(gguf))
-        imported = "" if settings.lm_studio else f"lms import --copy --user-repo {PUBLISHER}/{called} {file} && "
-        load = f"lms load {PUBLISHER}/{called} --context-length {settings.context} && lms server start"
-        made = shlex.quote(str(gguf.with_name("Modelfile")))
+        file, made = quote(str(gguf)), quote(str(gguf.with_name("Modelfile")))
+        imported = [] if settings.lm_studio else [f"lms import --copy --user-repo {PUBLISHER}/{called} {file}"]
+        load = f"lms load {PUBLISHER}/{called} --context-length {settings.context}"
         typed = {
-            "LM Studio": imported + load,
-            "Ollama": f"ollama create {called} -f {made} && ollama run {called}",
+            "LM Studio": then.join([*imported, load, "lms server start"]),
+            "Ollama": then.join([f"ollama create {called} -f {made}", f"ollama run {called}"]),
             "llama.cpp": f"llama-server -m {file} {options}",
         }
     if "lora" in files:
         base = base_gguf(run.record["base_folder"])
         template = run.folder / "adapter" / "chat_template.jinja"
-        base, lora, template = (shlex.quote(str(path)) for path in (base, files["lora"], template))
+        base, lora, template = (quote(str(path)) for path in (base, files["lora"], template))
         adapter = f"llama-server -m {base} --lora {lora} --chat-template-file {template} {options}"
         typed["llama.cpp, base and adapter"] = adapter
     return typed
+
+
+def _quoted(text: str) -> str:
+    """As cmd.exe and PowerShell both read it, in double quotes where it has to be."""
+    return text if re.fullmatch(r"[\w.:\\/-]+", text) else f'"{text}"'
 
 
 def _end_of_turn(run: Run) -> str:
