@@ -1,13 +1,15 @@
 """What is left of a run that was interrupted: which checkpoints count, which are removed, what its log says."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from toolset_nb.runs import Run, RunError
 from toolset_nb.settings import SFTSettings
 from toolset_nb.training import checkpoints, resume_point
-from toolset_nb.training.recovery import smaller
+from toolset_nb.training.recovery import OutOfMemory, build, smaller
 from toolset_nb.training.resume import MARKER, is_whole, rotate, seal
 
 
@@ -107,3 +109,12 @@ def test_of_several_processes_the_first_alone_writes(monkeypatch):
 )
 def test_the_next_batch_divides_the_one_before_and_keeps_ktos_pairs(batch, smallest, expected):
     assert smaller(batch, smallest) == expected
+
+
+def test_memory_that_runs_out_in_one_of_several_processes_says_how_to_start_anew():
+    def full(args):
+        raise torch.OutOfMemoryError
+
+    args = SimpleNamespace(world_size=2, per_device_train_batch_size=4, gradient_accumulation_steps=3)
+    with pytest.raises(OutOfMemory, match="anew, without resume, with: -p batch_size 2 -p gradient_accumulation 6$"):
+        build(full, args, None, Run.start("sft", "tiny"))

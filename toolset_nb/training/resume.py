@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from toolset_nb.runs import Run, RunError, find, list_runs
+from toolset_nb.runs import RENDERING, Run, RunError, find, list_runs
 
 MARKER = "COMPLETE.json"
 
@@ -19,8 +19,9 @@ def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[R
     "latest" takes the newest unfinished run, "auto" does so where there is one and else starts anew (with `run_name`: that run).
     Only a run of the notebook's own method counts, and only a checkpoint that carries its marker and the sizes in it is
     whole. Whether a run of another machine still runs cannot be seen from here: such a run is taken up where its name is
-    given, be it by `resume` or by "auto" with `run_name`. A run that was started with another model, data, length or seed than
-    `record` (of `describe`) says is passed over by "auto". Raises RunError when there is none, and for one that still runs here.
+    given, be it by `resume` or by "auto" with `run_name`. A run that was started with another model, rows, order of them or
+    seed than `record` (of `describe`) says is passed over by "auto". Raises RunError when there is none, and for one that still
+    runs here.
     """
     if not settings.resume:
         return None, None
@@ -106,7 +107,10 @@ def _refuse_running(run: Run) -> None:
 
 
 def _difference(run: Run, record: dict[str, Any] | None) -> str:
-    """What makes the run another one; "" for none. A checkpoint goes with its model, its rows in their order, and its seed."""
+    """What makes the run another one; "" for none. A checkpoint goes with its model, its rows in their order, and its seed.
+
+    The order comes from the rows that are computed together; where to go on in it, from those of a step.
+    """
     before, now = _identity(run.record), _identity(record or {})
     found = [name for name in before if name in now and before[name] != now[name]]
     return f"{run} was started with {found[0]} {before[found[0]]}, now it is {now[found[0]]}" if found else ""
@@ -121,7 +125,10 @@ def _told(difference: str) -> str:
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
     """What a run cannot change on its way, as far as the record tells."""
     given, data = record.get("parameters") or {}, record.get("dataset") or {}
-    found = {name: given.get(name) for name in ("lora_rank", "max_length", "seed")}
+    names = ("lora_rank", "max_length", "max_rows", "seed", "gradient_accumulation", *RENDERING)
+    found = {name: given.get(name) for name in names}
+    if given.get("batch_size") and record.get("processes"):
+        found["batch_size x processes"] = given["batch_size"] * record["processes"]
     found |= {"base model": (record.get("base_model") or {}).get("name"), "sft_run": record.get("parent")}
     found |= {"dataset": data.get("file"), "dataset's sha256": data.get("sha256"), "rows": data.get("rows")}
     return {name: value for name, value in found.items() if value is not None}
