@@ -69,13 +69,14 @@ def test_a_line_after_a_torn_one_is_not_lost_and_a_step_logged_again_counts_once
     assert [(row["step"], row["loss"]) for row in run.history()] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)]
 
 
-def test_a_run_of_another_machine_is_taken_up_by_its_name_only():
+def test_a_run_of_another_machine_is_taken_up_by_its_name_only(capsys):
     run = Run.start("sft", "tiny", "mine")
     saved(run, 5)
     run.update(host="another")
     with pytest.raises(RunError, match="was started on another: if that machine is gone, give resume mine"):
         resume_point(SFTSettings(resume="latest"))
     assert resume_point(SFTSettings(resume="auto")) == (None, None)
+    assert "mine was started on another: if that machine is gone, give resume mine" in capsys.readouterr().out
     assert resume_point(SFTSettings(resume="auto", run_name="mine"))[0].folder == run.folder
     run.update(host="another")
     assert resume_point(SFTSettings(resume="mine"))[0].folder == run.folder

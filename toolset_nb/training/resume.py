@@ -14,7 +14,16 @@ MARKER = "COMPLETE.json"
 
 
 def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[Run | None, str | None]:
-    """(run, checkpoint) to go on from: `resume` is "latest", "auto" or a run's name; (None, None) for a new run.
+    """(run, checkpoint) to go on from, the run running again; (None, None) for a new run. Raises RunError as `interrupted` does."""
+    run = interrupted(settings, record)
+    if run is None:
+        return None, None
+    run.reopen()
+    return run, str(checkpoints(run)[-1])
+
+
+def interrupted(settings: Any, record: dict[str, Any] | None = None) -> Run | None:
+    """The run to go on with, left as it is: `resume` is "latest", "auto" or a run's name; None for a new run.
 
     "latest" takes the newest unfinished run, "auto" does so where there is one and else starts anew (with `run_name`: that run).
     Only a run of the notebook's own method counts, and only a checkpoint that carries its marker and the sizes in it is
@@ -24,7 +33,7 @@ def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[R
     runs here.
     """
     if not settings.resume:
-        return None, None
+        return None
     from toolset_nb.settings import KTOSettings
 
     method = "kto" if isinstance(settings, KTOSettings) else "sft"
@@ -34,31 +43,32 @@ def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[R
         named = settings.run_name if settings.resume == "auto" else ""
         if named:  # a second run of a name carries a number
             same = [run for run in same if re.fullmatch(rf"{re.escape(named)}(-\d+)?", run.folder.name)]
-        elsewhere = [run for run in same if run.elsewhere]
-        unfinished = [run for run in same if run.status in ("crashed", "failed") or (named and run in elsewhere)]
+        unfinished = [run for run in same if run.status in ("crashed", "failed") or (named and run.elsewhere)]
+        hints = [
+            f"{run} was started on {run.record['host']}: if that machine is gone, give resume {run.folder.name}"
+            for run in same
+            if run.elsewhere and not named and not _difference(run, record)
+        ]
         if settings.resume == "auto":
             unfinished = [run for run in unfinished if not _told(_difference(run, record))]
             if not unfinished:
-                return None, None
+                _told("".join(hints[:1]))
+                return None
         if not unfinished:
-            hint = "".join(
-                f"; {run} was started on {run.record['host']}: if that machine is gone, give resume {run.folder.name}"
-                for run in elsewhere[:1]
+            raise RunError(
+                "; ".join([f"resume latest: no unfinished {method} run with a whole checkpoint", *hints[:1]])
             )
-            raise RunError(f"resume latest: no unfinished {method} run with a whole checkpoint{hint}")
         run = unfinished[0]
     else:
         run = find(settings.resume)
         if run.record["method"] != method:
             raise RunError(f"resume: {run} is a {run.record['method']} run, expected {method}")
-    whole = checkpoints(run)
-    if not whole:
+    if not checkpoints(run):
         raise RunError(f"resume: {run} has no whole checkpoint")
     _refuse_running(run)
     if difference := _difference(run, record):
         raise RunError(f"resume: {difference}: give the same again, or leave resume out to start anew")
-    run.reopen()
-    return run, str(whole[-1])
+    return run
 
 
 def checkpoints(run: Run) -> list[Path]:
@@ -116,10 +126,10 @@ def _difference(run: Run, record: dict[str, Any] | None) -> str:
     return f"{run} was started with {found[0]} {before[found[0]]}, now it is {now[found[0]]}" if found else ""
 
 
-def _told(difference: str) -> str:
-    if difference:
-        print(f"! Not resumed: {difference}")
-    return difference
+def _told(reason: str) -> str:
+    if reason:
+        print(f"! Not resumed: {reason}")
+    return reason
 
 
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
