@@ -140,6 +140,7 @@ def _identity(record: dict[str, Any]) -> dict[str, Any]:
     if given.get("batch_size") and record.get("processes"):
         found["batch_size x processes"] = given["batch_size"] * record["processes"]
     found |= {"base model": (record.get("base_model") or {}).get("name"), "sft_run": record.get("parent")}
+    found |= {"model_size": record.get("size")}
     found |= {"dataset": data.get("file"), "dataset's sha256": data.get("sha256"), "rows": data.get("rows")}
     return {name: value for name, value in found.items() if value is not None}
 
