@@ -361,7 +361,17 @@ def test_74_another_methods_run_or_one_without_a_checkpoint_is_refused():
 
 
 STARTED = {
-    "parameters": {"lora_rank": 16, "max_length": 512, "seed": 1},
+    "parameters": {
+        "lora_rank": 16,
+        "max_length": 512,
+        "seed": 1,
+        "batch_size": 4,
+        "gradient_accumulation": 2,
+        "call_format": "hermes",
+        "context_source": "none",
+        "tool_exposure": "none",
+    },
+    "processes": 1,
     "base_model": {"name": "A", "revision": None},
     "dataset": {"file": "sft.jsonl", "sha256": "0" * 64, "rows": 30},
     "parent": "first",
@@ -374,6 +384,12 @@ OTHERS = {
     "another seed": {"parameters": {**STARTED["parameters"], "seed": 2}},
     "another file": {"dataset": {**STARTED["dataset"], "sha256": "1" * 64}},
     "fewer rows": {"dataset": {**STARTED["dataset"], "rows": 20}},
+    "smaller batches": {"parameters": {**STARTED["parameters"], "batch_size": 2, "gradient_accumulation": 4}},
+    "fewer rows a step": {"parameters": {**STARTED["parameters"], "gradient_accumulation": 1}},
+    "more processes": {"processes": 2},
+    "another form of call": {"parameters": {**STARTED["parameters"], "call_format": "text"}},
+    "ids in the prompt": {"parameters": {**STARTED["parameters"], "context_source": "system"}},
+    "tools in the prompt": {"parameters": {**STARTED["parameters"], "tool_exposure": "all"}},
 }
 
 
@@ -386,7 +402,16 @@ def test_a_run_that_was_started_with_something_else_is_not_resumed(other, capsys
         training.resume_point(SFTSettings(resume="a"), STARTED | other)
     assert training.resume_point(SFTSettings(resume="auto"), STARTED | other) == (None, None)
     assert "! Not resumed" in capsys.readouterr().out and run.status == "failed"
+    halved = {"parameters": STARTED["parameters"] | {"batch_size": 2}, "processes": 2}  # the same rows together
+    assert training.resume_point(SFTSettings(resume="auto"), STARTED | halved)[0].folder == run.folder
+    run.fail("stopped")
     assert training.resume_point(SFTSettings(resume="auto"), STARTED)[0].folder == run.folder
+
+
+def test_the_record_names_the_processes_whose_batches_are_computed_together(tiny_model, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    record = training.describe(SFTSettings(), {"batch_size": 3}, models.hardware(), str(tiny_model), [])
+    assert (record["processes"], record["parameters"]["batch_size"]) == (2, 3)
 
 
 def test_143_a_run_that_another_process_trains_is_left_alone_but_by_those_that_were_launched_for_it(monkeypatch):

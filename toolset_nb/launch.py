@@ -13,10 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import runs, settings
+from toolset_nb import models, runs, settings
 from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
-from toolset_nb.training.resume import resume_point
+from toolset_nb.training.data import data_path
+from toolset_nb.training.resume import interrupted
 
 TAG = "main-process"
 MODELS = {"sft": settings.SFTSettings, "sft_beginner": settings.SFTSettings, "kto": settings.KTOSettings}
@@ -53,7 +54,7 @@ def launch(notebook: Path, parameters: dict[str, Any], processes: int, shard: bo
     with log.open("a") as file:
         code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
     if code:
-        if (run.folder / "run.json").exists() and run.record["status"] == "running":
+        if (run.folder / "run.json").exists() and run.status == "crashed":
             run.fail(f"a process ended with exit code {code}")
         raise LaunchError(f"training in {processes} processes failed (exit code {code}); its output: {log}")
     return run
@@ -66,7 +67,7 @@ def prepare(notebook: Path, parameters: dict[str, Any], processes: int) -> tuple
     if processes < 1:
         raise LaunchError(f"processes is {processes}; expected 1 or more")
     config = settings.check(MODELS[notebook.stem], parameters)
-    run, _ = resume_point(config)
+    run = interrupted(config, _known(config, processes))
     if run is None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         run = runs.Run(runs.new_folder(config.run_name or f"{stamp}-{notebook.stem}-{processes}-processes"))
@@ -77,6 +78,23 @@ def prepare(notebook: Path, parameters: dict[str, Any], processes: int) -> tuple
     options = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--main_process_port", "0"] + ["--multi_gpu"] * (processes > 1)
     return [sys.executable, "-m", "accelerate.commands.launch", *options, str(path)], run
+
+
+def _known(config: settings.TrainingSettings, processes: int) -> dict[str, Any]:
+    """What a new run's record will say, as far as it is known before the processes start: no rows, no size that "auto" takes."""
+    parent = runs.find(config.sft_run, "sft") if isinstance(config, settings.KTOSettings) else None
+    size = parent.record["size"] if parent else config.model_size
+    own = models.sizes().get(size, {}).get("kto" if parent else "sft", {})
+    if getattr(config, "base_model", ""):
+        own = {}  # the base may hold an adapter with a rank of its own
+    path = data_path(config.dataset)
+    return {
+        "size": None if size == "auto" else size,
+        "parameters": own | {name: value for name, value in config.model_dump().items() if value},
+        "dataset": {"file": path.name, "sha256": runs.file_hash(path)},
+        "parent": parent and parent.folder.name,
+        "processes": processes,
+    }
 
 
 def script(notebook: Path, parameters: dict[str, Any], prepared: Path) -> str:

@@ -1,13 +1,15 @@
 """What is left of a run that was interrupted: which checkpoints count, which are removed, what its log says."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from toolset_nb.runs import Run, RunError
 from toolset_nb.settings import SFTSettings
 from toolset_nb.training import checkpoints, resume_point
-from toolset_nb.training.recovery import smaller
+from toolset_nb.training.recovery import OutOfMemory, build, smaller
 from toolset_nb.training.resume import MARKER, is_whole, rotate, seal
 
 
@@ -67,13 +69,14 @@ def test_a_line_after_a_torn_one_is_not_lost_and_a_step_logged_again_counts_once
     assert [(row["step"], row["loss"]) for row in run.history()] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)]
 
 
-def test_a_run_of_another_machine_is_taken_up_by_its_name_only():
+def test_a_run_of_another_machine_is_taken_up_by_its_name_only(capsys):
     run = Run.start("sft", "tiny", "mine")
     saved(run, 5)
     run.update(host="another")
     with pytest.raises(RunError, match="was started on another: if that machine is gone, give resume mine"):
         resume_point(SFTSettings(resume="latest"))
     assert resume_point(SFTSettings(resume="auto")) == (None, None)
+    assert "mine was started on another: if that machine is gone, give resume mine" in capsys.readouterr().out
     assert resume_point(SFTSettings(resume="auto", run_name="mine"))[0].folder == run.folder
     run.update(host="another")
     assert resume_point(SFTSettings(resume="mine"))[0].folder == run.folder
@@ -107,3 +110,12 @@ def test_of_several_processes_the_first_alone_writes(monkeypatch):
 )
 def test_the_next_batch_divides_the_one_before_and_keeps_ktos_pairs(batch, smallest, expected):
     assert smaller(batch, smallest) == expected
+
+
+def test_memory_that_runs_out_in_one_of_several_processes_says_how_to_start_anew():
+    def full(args):
+        raise torch.OutOfMemoryError
+
+    args = SimpleNamespace(world_size=2, per_device_train_batch_size=4, gradient_accumulation_steps=3)
+    with pytest.raises(OutOfMemory, match="anew, without resume, with: -p batch_size 2 -p gradient_accumulation 6$"):
+        build(full, args, None, Run.start("sft", "tiny"))

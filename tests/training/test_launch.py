@@ -1,14 +1,16 @@
 """Several processes: the script that a notebook becomes, and what starts it."""
 
 import ast
+from types import SimpleNamespace
 
 import pytest
 
 from toolset_nb import launch
 from toolset_nb.__main__ import main
+from toolset_nb.models import sizes
 from toolset_nb.paths import repo_root
-from toolset_nb.runs import Run
-from toolset_nb.settings import SettingsError
+from toolset_nb.runs import Run, file_hash
+from toolset_nb.settings import SettingsError, SFTSettings
 from toolset_nb.training import arrange
 from toolset_nb.training.resume import seal
 
@@ -45,6 +47,50 @@ def test_a_run_that_is_resumed_keeps_its_folder_and_every_process_is_told_its_na
     command, again = launch.prepare(SFT, {"resume": "latest"}, 2)
     assert again.folder == run.folder
     assert "resume = 'broken'" in (again.folder / "launch" / "sft.py").read_text().replace('"', "'")
+
+
+GIVEN = {"model_size": "tiny", "run_name": "garden", "resume": "auto"}
+
+
+@pytest.fixture
+def broken() -> Run:
+    """An SFT run of two processes that stopped after a checkpoint, as the notebook records it."""
+    sha256 = file_hash(repo_root() / "datasets" / "sft.jsonl")
+    record = {"parameters": {**SFTSettings(**GIVEN).model_dump(), **sizes()["tiny"]["sft"]}, "processes": 2}
+    record["dataset"] = {"file": "sft.jsonl", "sha256": sha256, "rows": 760}
+    run = Run.start("sft", "tiny", "garden", **record)
+    seal(run.path("checkpoints", "checkpoint-5", "x").parent, 5)
+    run.fail("stopped")
+    return run
+
+
+def test_auto_goes_on_with_a_run_that_was_started_with_the_same(broken):
+    before = broken.record
+    assert launch.prepare(SFT, GIVEN, 2)[1].folder == broken.folder
+    assert broken.record == before  # its processes take it up
+
+
+@pytest.mark.parametrize(
+    ("other", "processes"),
+    [({"max_rows": 100}, 2), ({"seed": 1}, 2), ({"model_size": "3b"}, 2), ({"call_format": "text"}, 2), ({}, 1)],
+)
+def test_auto_starts_anew_where_something_else_is_asked_for_and_leaves_the_old_run_alone(
+    broken, other, processes, capsys
+):
+    before = broken.record
+    _, run = launch.prepare(SFT, GIVEN | other, processes)
+    assert run.folder.name == "garden-2" and broken.record == before
+    assert 'resume = ""' in (run.folder / "launch" / "sft.py").read_text()
+    assert "garden was started with" in capsys.readouterr().out
+
+
+def test_a_run_of_another_machine_that_the_processes_refuse_stays_as_it_was(broken, monkeypatch):
+    broken.update(host="another", status="running")
+    before = broken.record
+    monkeypatch.setattr(launch.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
+    with pytest.raises(launch.LaunchError, match="training in 2 processes failed"):
+        launch.launch(SFT, GIVEN, 2)
+    assert broken.record == before
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What a training notebook leaves in the run folder: the fields of run.json and the adapter."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def describe(
         "base_model": base_name(base),
         "dataset": {"file": path.name, "sha256": file_hash(path), "rows": len(data)},
         "hardware": {**machine._asdict(), "dtype": machine.dtype},
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "parent": parent,
     }
 

@@ -80,7 +80,7 @@ def _shrunk(args: Any, smallest: int, step: int, checkpoint: str | None, run: Ru
     args, whole = copy.copy(args), args.per_device_train_batch_size
     batch = smaller(whole, smallest)
     if args.world_size > 1 or batch is None:
-        raise OutOfMemory(_sentence(args, batch, step, run))
+        raise OutOfMemory(_sentence(args, batch, step))
     args.gradient_accumulation_steps *= whole // batch
     args.per_device_train_batch_size = batch
     since = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
@@ -135,7 +135,7 @@ def _free() -> None:
         torch.cuda.empty_cache()
 
 
-def _sentence(args, batch: int | None, step: int, run: Run) -> str:
+def _sentence(args, batch: int | None, step: int) -> str:
     if batch is None:
         return (
             f"out of memory after step {step} with batch_size {args.per_device_train_batch_size}, the smallest that "
@@ -144,7 +144,7 @@ def _sentence(args, batch: int | None, step: int, run: Run) -> str:
     accumulation = args.gradient_accumulation_steps * args.per_device_train_batch_size // batch
     return (
         f"out of memory after step {step} in one of {args.world_size} processes, which cannot change their batch alone. Start "
-        f"again with: -p resume {run.folder.name} -p batch_size {batch} -p gradient_accumulation {accumulation}"
+        f"anew, without resume, with: -p batch_size {batch} -p gradient_accumulation {accumulation}"
     )
 
 

@@ -8,22 +8,32 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from toolset_nb.runs import Run, RunError, find, list_runs
+from toolset_nb.runs import RENDERING, Run, RunError, find, list_runs
 
 MARKER = "COMPLETE.json"
 
 
 def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[Run | None, str | None]:
-    """(run, checkpoint) to go on from: `resume` is "latest", "auto" or a run's name; (None, None) for a new run.
+    """(run, checkpoint) to go on from, the run running again; (None, None) for a new run. Raises RunError as `interrupted` does."""
+    run = interrupted(settings, record)
+    if run is None:
+        return None, None
+    run.reopen()
+    return run, str(checkpoints(run)[-1])
+
+
+def interrupted(settings: Any, record: dict[str, Any] | None = None) -> Run | None:
+    """The run to go on with, left as it is: `resume` is "latest", "auto" or a run's name; None for a new run.
 
     "latest" takes the newest unfinished run, "auto" does so where there is one and else starts anew (with `run_name`: that run).
     Only a run of the notebook's own method counts, and only a checkpoint that carries its marker and the sizes in it is
     whole. Whether a run of another machine still runs cannot be seen from here: such a run is taken up where its name is
-    given, be it by `resume` or by "auto" with `run_name`. A run that was started with another model, data, length or seed than
-    `record` (of `describe`) says is passed over by "auto". Raises RunError when there is none, and for one that still runs here.
+    given, be it by `resume` or by "auto" with `run_name`. A run that was started with another model, rows, order of them or
+    seed than `record` (of `describe`) says is passed over by "auto". Raises RunError when there is none, and for one that still
+    runs here.
     """
     if not settings.resume:
-        return None, None
+        return None
     from toolset_nb.settings import KTOSettings
 
     method = "kto" if isinstance(settings, KTOSettings) else "sft"
@@ -33,31 +43,32 @@ def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[R
         named = settings.run_name if settings.resume == "auto" else ""
         if named:  # a second run of a name carries a number
             same = [run for run in same if re.fullmatch(rf"{re.escape(named)}(-\d+)?", run.folder.name)]
-        elsewhere = [run for run in same if run.elsewhere]
-        unfinished = [run for run in same if run.status in ("crashed", "failed") or (named and run in elsewhere)]
+        unfinished = [run for run in same if run.status in ("crashed", "failed") or (named and run.elsewhere)]
+        hints = [
+            f"{run} was started on {run.record['host']}: if that machine is gone, give resume {run.folder.name}"
+            for run in same
+            if run.elsewhere and not named and not _difference(run, record)
+        ]
         if settings.resume == "auto":
             unfinished = [run for run in unfinished if not _told(_difference(run, record))]
             if not unfinished:
-                return None, None
+                _told("".join(hints[:1]))
+                return None
         if not unfinished:
-            hint = "".join(
-                f"; {run} was started on {run.record['host']}: if that machine is gone, give resume {run.folder.name}"
-                for run in elsewhere[:1]
+            raise RunError(
+                "; ".join([f"resume latest: no unfinished {method} run with a whole checkpoint", *hints[:1]])
             )
-            raise RunError(f"resume latest: no unfinished {method} run with a whole checkpoint{hint}")
         run = unfinished[0]
     else:
         run = find(settings.resume)
         if run.record["method"] != method:
             raise RunError(f"resume: {run} is a {run.record['method']} run, expected {method}")
-    whole = checkpoints(run)
-    if not whole:
+    if not checkpoints(run):
         raise RunError(f"resume: {run} has no whole checkpoint")
     _refuse_running(run)
     if difference := _difference(run, record):
         raise RunError(f"resume: {difference}: give the same again, or leave resume out to start anew")
-    run.reopen()
-    return run, str(whole[-1])
+    return run
 
 
 def checkpoints(run: Run) -> list[Path]:
@@ -106,23 +117,30 @@ def _refuse_running(run: Run) -> None:
 
 
 def _difference(run: Run, record: dict[str, Any] | None) -> str:
-    """What makes the run another one; "" for none. A checkpoint goes with its model, its rows in their order, and its seed."""
+    """What makes the run another one; "" for none. A checkpoint goes with its model, its rows in their order, and its seed.
+
+    The order comes from the rows that are computed together; where to go on in it, from those of a step.
+    """
     before, now = _identity(run.record), _identity(record or {})
     found = [name for name in before if name in now and before[name] != now[name]]
     return f"{run} was started with {found[0]} {before[found[0]]}, now it is {now[found[0]]}" if found else ""
 
 
-def _told(difference: str) -> str:
-    if difference:
-        print(f"! Not resumed: {difference}")
-    return difference
+def _told(reason: str) -> str:
+    if reason:
+        print(f"! Not resumed: {reason}")
+    return reason
 
 
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
     """What a run cannot change on its way, as far as the record tells."""
     given, data = record.get("parameters") or {}, record.get("dataset") or {}
-    found = {name: given.get(name) for name in ("lora_rank", "max_length", "seed")}
+    names = ("lora_rank", "max_length", "max_rows", "seed", "gradient_accumulation", *RENDERING)
+    found = {name: given.get(name) for name in names}
+    if given.get("batch_size") and record.get("processes"):
+        found["batch_size x processes"] = given["batch_size"] * record["processes"]
     found |= {"base model": (record.get("base_model") or {}).get("name"), "sft_run": record.get("parent")}
+    found |= {"model_size": record.get("size")}
     found |= {"dataset": data.get("file"), "dataset's sha256": data.get("sha256"), "rows": data.get("rows")}
     return {name: value for name, value in found.items() if value is not None}
 
