@@ -1,11 +1,14 @@
 """What the pipeline gives each notebook, and where it goes on; the notebooks themselves run in tests/notebooks."""
 
 import json
+import os
 
+import nbformat
 import pytest
 
 from toolset_nb import pipeline, runs
 from toolset_nb.__main__ import main
+from toolset_nb.paths import repo_root
 from toolset_nb.pipeline import PipelineError, plan
 from toolset_nb.runs import Run
 from toolset_nb.settings import PipelineSettings, SettingsError
@@ -18,11 +21,13 @@ def executed(monkeypatch):
 
     class Notebook(list):
         fail: set = set()
+        environment: dict = {}
 
     made = Notebook()
 
     def execute(source, out, parameters, **_):
         made.append((source.stem, parameters))
+        made.environment = dict(os.environ)
         run = Run.start(source.stem, "tiny", parameters["run_name"]) if source.stem in pipeline.TRAINING else None
         if source.stem in made.fail:
             if run:
@@ -114,6 +119,32 @@ def test_a_pipeline_goes_on_at_the_step_that_failed(executed):
     executed.clear()
     pipeline.run(config, lambda line: None)
     assert [step for step, _ in executed] == ["kto", "evaluate", "export"]
+
+
+def test_the_steps_take_this_project_and_leave_their_runs_beside_the_pipeline(executed, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOOLSET_NB_RUNS", "mine")  # the steps' notebooks run in another folder
+    before = dict(os.environ)
+    folder = pipeline.run(PipelineSettings(run_name="first", steps="sft"), lambda line: None)
+    assert folder == tmp_path / "mine" / "first"
+    given = executed.environment
+    assert (given["TOOLSET_NB_ROOT"], given["TOOLSET_NB_RUNS"]) == (str(repo_root()), str(tmp_path / "mine"))
+    assert given["PYTHONPATH"].split(os.pathsep)[0] == str(repo_root())
+    assert dict(os.environ) == before
+
+
+def test_a_step_in_colab_fetches_nothing_and_imports_the_pipelines_project(repository_copy, monkeypatch):
+    path = repository_copy / "notebooks" / "export.ipynb"
+    notebook = nbformat.read(path, 4)
+    setup, form = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    notebook.cells = [setup, form, nbformat.v4.new_code_cell("import toolset_nb\nprint(toolset_nb.__file__)")]
+    nbformat.write(notebook, path)
+    monkeypatch.setenv("TOOLSET_NB_ROOT", str(repository_copy))
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    monkeypatch.setenv("TOOLSET_NB_SOURCE", "no such place")
+    folder = pipeline.run(PipelineSettings(run_name="first", steps="export"), lambda line: None)
+    assert sorted(path.name for path in folder.iterdir()) == ["export.ipynb", "pipeline.json"]
+    assert str(repository_copy) in (folder / "export.ipynb").read_text().rpartition("__init__.py")[0]
 
 
 def test_a_pipelines_folder_is_no_run(executed):

@@ -8,12 +8,13 @@ from its newest whole checkpoint. A step that made another run than before has t
 the run's name. No step's work is done here.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
     import papermill
 
     name = settings.run_name or datetime.now(UTC).strftime("%Y%m%dT%H%M%S-pipeline")
-    folder, state = runs.runs_folder() / name, status(name)
+    folder, state = runs.runs_folder().resolve() / name, status(name)
     steps = plan(settings, name)
     _check_hub({step: steps[step] for step in steps if state.get(step, {}).get("status") != "complete"})
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,14 +103,15 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
         }
         _write(folder, state)
         try:
-            papermill.execute_notebook(
-                repo_root() / "notebooks" / f"{step}.ipynb",
-                out,
-                parameters,
-                progress_bar=False,
-                log_output=False,
-                cwd=str(folder),
-            )
+            with _environment():
+                papermill.execute_notebook(
+                    repo_root() / "notebooks" / f"{step}.ipynb",
+                    out,
+                    parameters,
+                    progress_bar=False,
+                    log_output=False,
+                    cwd=str(folder),
+                )
         except (
             Exception
         ) as error:  # papermill's own, the kernel's death, a full disk: all end the pipeline the same way
@@ -139,6 +141,20 @@ def status(name: str) -> dict[str, Any]:
         return json.loads((runs.runs_folder() / name / "pipeline.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """The environment of the steps, whose kernels start in the pipeline's folder: this project, and runs beside that folder."""
+    before, path = dict(os.environ), [str(repo_root()), os.environ.get("PYTHONPATH")]
+    os.environ["TOOLSET_NB_ROOT"] = str(repo_root())
+    os.environ["TOOLSET_NB_RUNS"] = str(runs.runs_folder().resolve())
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _newest(name: str) -> str:
