@@ -51,6 +51,37 @@ def test_each_step_knows_the_runs_before_it():
     assert plan(PipelineSettings(steps="sft,evaluate"), "x")["evaluate"] == {"targets": "base,x-sft"}
 
 
+@pytest.fixture
+def profile(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model_size: 7b\nbatch_size: 4\nmax_rows: 3000\n")
+    return path
+
+
+def test_a_machines_profile_goes_to_sft_and_kto_and_what_is_said_of_a_step_goes_before_it(profile):
+    made = plan(PipelineSettings(profile=str(profile), kto_parameters="max_rows: 20"), "x")
+    assert made["sft"].items() >= {"model_size": "7b", "batch_size": 4, "max_rows": 3000}.items()
+    assert made["kto"].items() >= {"batch_size": 4, "max_rows": 20}.items()
+    assert "model_size" not in made["kto"]  # that of the SFT run before it
+    assert "batch_size" not in made["evaluate"]
+    assert plan(PipelineSettings(profile=str(profile), model_size="3b"), "x")["sft"]["model_size"] == "3b"
+    assert plan(PipelineSettings(profile="params/h200.yaml"), "x")["sft"]["batch_size"] == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("batch_sice: 4", "step sft: unknown parameter batch_sice"),
+        ("- 4", "expected for example"),
+        (None, "no such file"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused(profile, text, words):
+    profile.unlink() if text is None else profile.write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        plan(PipelineSettings(profile=str(profile)), "x")
+
+
 def test_kto_is_asked_as_the_sft_run_before_it_was():
     config = PipelineSettings(sft_parameters="call_format: text, max_rows: 20, context_source: system")
     made = plan(config, "x")["kto"]
@@ -155,6 +186,8 @@ def test_a_pipelines_folder_is_no_run(executed):
 def test_the_command_shows_its_plan_and_returns_2_for_a_step_that_failed(executed, capsys):
     assert main(["pipeline", "--dry-run", "--model-size", "tiny"]) == 0
     assert "sft: model_size=tiny, run_name=NAME-sft" in capsys.readouterr().out
+    assert main(["pipeline", "--dry-run", "-f", "params/rtx3090.yaml", "--model-size", "3b"]) == 0
+    assert "sft: model_size=3b, batch_size=6" in capsys.readouterr().out
     assert main(["pipeline", "--steps", "fly"]) == 1
     executed.fail = {"sft"}
     assert main(["pipeline", "--run-name", "x"]) == 2

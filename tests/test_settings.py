@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from toolset_nb.paths import repo_root
 from toolset_nb.settings import (
     EvaluateSettings,
     KTOSettings,
@@ -148,6 +149,21 @@ def test_a_kto_batch_of_one_is_refused_since_its_kl_term_needs_other_rows():
     assert check(KTOSettings, {"batch_size": 2}).batch_size == 2
     with pytest.raises(SettingsError, match="batch_size is 1; expected 2 or more"):
         check(KTOSettings, {"batch_size": 1})
+
+
+PROFILES = [
+    path
+    for path in sorted((repo_root() / "params").glob("*.yaml"))
+    if path.stem not in ("models", "servers", "ci_evaluate", "ci_export")
+]
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_machines_profile_serves_sft_and_kto(path):
+    values = from_yaml(path.read_text("utf-8"), path.name)
+    for model in (SFTSettings, KTOSettings):
+        assert check(model, values).model_dump(include=values.keys()) == values
+    assert values.get("batch_size", 2) % 2 == 0  # KTO takes pairs
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -54,15 +54,15 @@ def plan(settings: PipelineSettings, name: str, made: dict[str, str] | None = No
     unknown = [step for step in chosen if step not in STEPS]
     if unknown or not chosen:
         raise SettingsError(f"parameter steps is {settings.steps!r}; expected some of {', '.join(STEPS)}, by commas")
-    shared = {
-        key: value for key, value in (("model_size", settings.model_size), ("base_model", settings.base_model)) if value
-    }
+    profile = _profile(settings.profile)
+    shared = {name: value for name, value in profile.items() if name != "model_size"}  # KTO's is that of its SFT run
+    asked = settings.model_dump(include={"model_size", "base_model"}, exclude_defaults=True)
     names = {step: f"{name}-{step}" for step in TRAINING}
     sft, kto = (names | (made or {})).values()
     targets = ["base", *(run for step, run in (("sft", sft), ("kto", kto)) if step in chosen)]
     given = {
-        "sft": {**shared, "run_name": names["sft"], "resume": "auto"},
-        "kto": {"sft_run": sft, "run_name": names["kto"], "resume": "auto"},
+        "sft": {"model_size": "auto", **profile, **asked, "run_name": names["sft"], "resume": "auto"},
+        "kto": {**shared, "sft_run": sft, "run_name": names["kto"], "resume": "auto"},
         "evaluate": {"targets": ",".join(targets)},
         "export": {"run": targets[-1] if len(targets) > 1 else "latest"},
     }
@@ -120,7 +120,7 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
             _write(folder, state)
             raise PipelineError(
                 f"step {step} failed after {seconds:.0f} s: {_reason(error)}\nIts notebook shows where: {out}\n"
-                f"To go on from there: python -m toolset_nb pipeline --run-name {name}"
+                f"To go on from there, with the same parameters: python -m toolset_nb pipeline --run-name {name}"
             ) from None
         state[step] |= {"status": "complete", "seconds": round(time.monotonic() - started, 1)}
         state[step] |= {"run": _newest(parameters["run_name"])} if step in TRAINING else {}
@@ -162,6 +162,16 @@ def _newest(name: str) -> str:
     named = [run for run in runs.list_runs() if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.folder.name)]
     done = [run for run in named if run.status == "complete"]
     return max(done, key=lambda run: run.record["finished"]).folder.name if done else name
+
+
+def _profile(name: str) -> dict[str, Any]:
+    """The parameters of a machine's file; its path is as given, else relative to the repository."""
+    if not name:
+        return {}
+    for path in (Path(name).expanduser(), repo_root() / name):
+        if path.is_file():
+            return from_yaml(path.read_text("utf-8"), str(path))
+    raise SettingsError(f"parameter profile is {name!r}: no such file here or under {repo_root()}")
 
 
 def _extra(settings: PipelineSettings, step: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import pytest
 
 from toolset_nb import models, preflight
 from toolset_nb.models import Hardware, ModelError
+from toolset_nb.paths import repo_root
+from toolset_nb.settings import from_yaml
 
 LAPTOP = Hardware("cpu", "CPU", 0.0, 0.0, None, 24.0, 100.0)
 T4 = Hardware("cuda", "Tesla T4", 14.6, 14.5, (7, 5), 12.7, 70.0)
@@ -44,6 +46,18 @@ def test_more_rows_longer_rows_and_kto_take_more():
     assert preflight.estimate("7b", values("7b", max_length=4096), T4).gpu > need
     assert preflight.estimate("7b", values("7b", lora_rank=64), T4).gpu > need
     assert preflight.estimate("7b", {**values("7b"), **values("7b", "kto")}, T4, "kto").gpu > need
+
+
+MEMORY = {"colab_t4": 14.5, "kaggle_t4": 14.5, "l4": 22, "rtx3090": 23, "a100": 39, "h200": 139}  # GiB
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_what_a_gpus_profile_asks_for_fits_there_in_sft_and_in_kto(name):
+    given = from_yaml((repo_root() / "params" / f"{name}.yaml").read_text("utf-8"), name)
+    size = given.pop("model_size")
+    for method in ("sft", "kto"):
+        need = preflight.estimate(size, {**values(size), **values(size, method), **given}, T4, method)
+        assert need.gpu < MEMORY[name] and need.ram < 48, method
 
 
 def test_what_fits_is_shown_and_what_does_not_stops_with_a_remedy(capsys):
