@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("notebooks", "toolset_nb", "datasets", "schemas", "params")
+PRODUCT = ("notebooks", "toolset_nb", "datasets", "docs", "recipes", "schemas", "params")
 
 
 def pytest_configure():

@@ -1,11 +1,14 @@
 """What the pipeline gives each notebook, and where it goes on; the notebooks themselves run in tests/notebooks."""
 
 import json
+import os
 
+import nbformat
 import pytest
 
 from toolset_nb import pipeline, runs
 from toolset_nb.__main__ import main
+from toolset_nb.paths import repo_root
 from toolset_nb.pipeline import PipelineError, plan
 from toolset_nb.runs import Run
 from toolset_nb.settings import PipelineSettings, SettingsError
@@ -18,11 +21,13 @@ def executed(monkeypatch):
 
     class Notebook(list):
         fail: set = set()
+        environment: dict = {}
 
     made = Notebook()
 
     def execute(source, out, parameters, **_):
         made.append((source.stem, parameters))
+        made.environment = dict(os.environ)
         run = Run.start(source.stem, "tiny", parameters["run_name"]) if source.stem in pipeline.TRAINING else None
         if source.stem in made.fail:
             if run:
@@ -44,6 +49,37 @@ def test_each_step_knows_the_runs_before_it():
     assert made["export"] == {"run": "first-kto"}
     assert plan(PipelineSettings(steps="export"), "x")["export"] == {"run": "latest"}
     assert plan(PipelineSettings(steps="sft,evaluate"), "x")["evaluate"] == {"targets": "base,x-sft"}
+
+
+@pytest.fixture
+def profile(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model_size: 7b\nbatch_size: 4\nmax_rows: 3000\n")
+    return path
+
+
+def test_a_machines_profile_goes_to_sft_and_kto_and_what_is_said_of_a_step_goes_before_it(profile):
+    made = plan(PipelineSettings(profile=str(profile), kto_parameters="max_rows: 20"), "x")
+    assert made["sft"].items() >= {"model_size": "7b", "batch_size": 4, "max_rows": 3000}.items()
+    assert made["kto"].items() >= {"batch_size": 4, "max_rows": 20}.items()
+    assert "model_size" not in made["kto"]  # that of the SFT run before it
+    assert "batch_size" not in made["evaluate"]
+    assert plan(PipelineSettings(profile=str(profile), model_size="3b"), "x")["sft"]["model_size"] == "3b"
+    assert plan(PipelineSettings(profile="params/h200.yaml"), "x")["sft"]["batch_size"] == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("batch_sice: 4", "step sft: unknown parameter batch_sice"),
+        ("- 4", "expected for example"),
+        (None, "no such file"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused(profile, text, words):
+    profile.unlink() if text is None else profile.write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        plan(PipelineSettings(profile=str(profile)), "x")
 
 
 def test_kto_is_asked_as_the_sft_run_before_it_was():
@@ -116,6 +152,32 @@ def test_a_pipeline_goes_on_at_the_step_that_failed(executed):
     assert [step for step, _ in executed] == ["kto", "evaluate", "export"]
 
 
+def test_the_steps_take_this_project_and_leave_their_runs_beside_the_pipeline(executed, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOOLSET_NB_RUNS", "mine")  # the steps' notebooks run in another folder
+    before = dict(os.environ)
+    folder = pipeline.run(PipelineSettings(run_name="first", steps="sft"), lambda line: None)
+    assert folder == tmp_path / "mine" / "first"
+    given = executed.environment
+    assert (given["TOOLSET_NB_ROOT"], given["TOOLSET_NB_RUNS"]) == (str(repo_root()), str(tmp_path / "mine"))
+    assert given["PYTHONPATH"].split(os.pathsep)[0] == str(repo_root())
+    assert dict(os.environ) == before
+
+
+def test_a_step_in_colab_fetches_nothing_and_imports_the_pipelines_project(repository_copy, monkeypatch):
+    path = repository_copy / "notebooks" / "export.ipynb"
+    notebook = nbformat.read(path, 4)
+    setup, form = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    notebook.cells = [setup, form, nbformat.v4.new_code_cell("import toolset_nb\nprint(toolset_nb.__file__)")]
+    nbformat.write(notebook, path)
+    monkeypatch.setenv("TOOLSET_NB_ROOT", str(repository_copy))
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    monkeypatch.setenv("TOOLSET_NB_SOURCE", "no such place")
+    folder = pipeline.run(PipelineSettings(run_name="first", steps="export"), lambda line: None)
+    assert sorted(path.name for path in folder.iterdir()) == ["export.ipynb", "pipeline.json"]
+    assert str(repository_copy) in (folder / "export.ipynb").read_text().rpartition("__init__.py")[0]
+
+
 def test_a_pipelines_folder_is_no_run(executed):
     pipeline.run(PipelineSettings(run_name="first"), lambda line: None)
     assert {run.folder.name for run in runs.list_runs()} == {"first-sft", "first-kto"}
@@ -124,6 +186,8 @@ def test_a_pipelines_folder_is_no_run(executed):
 def test_the_command_shows_its_plan_and_returns_2_for_a_step_that_failed(executed, capsys):
     assert main(["pipeline", "--dry-run", "--model-size", "tiny"]) == 0
     assert "sft: model_size=tiny, run_name=NAME-sft" in capsys.readouterr().out
+    assert main(["pipeline", "--dry-run", "-f", "params/rtx3090.yaml", "--model-size", "3b"]) == 0
+    assert "sft: model_size=3b, batch_size=6" in capsys.readouterr().out
     assert main(["pipeline", "--steps", "fly"]) == 1
     executed.fail = {"sft"}
     assert main(["pipeline", "--run-name", "x"]) == 2

@@ -23,11 +23,11 @@ def texts(folder):
 def test_every_badge_bootstrap_cell_and_clone_command_gets_the_address(copy):
     before, old = texts(copy), repository.current()
     changed = repository.rewrite(NEW)
-    assert {path.name for path in changed} == {"pyproject.toml", "README.md"} | {
-        path.name for path in (copy / "notebooks").glob("*.ipynb")
-    }
+    named = {"pyproject.toml", "README.md", "platforms.md", "huggingface_jobs.sh"}
+    assert {path.name for path in changed} == named | {path.name for path in (copy / "notebooks").glob("*.ipynb")}
     assert repository.current() == NEW
     after = texts(copy)
+    assert [path for path, text in after.items() if old.encode() in text] == []
     assert after.keys() == before.keys()  # no temporary file is left
     assert {path for path in before if before[path] != after[path]} == set(changed)
     for path in changed:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from toolset_nb.paths import repo_root
 from toolset_nb.settings import (
     EvaluateSettings,
     KTOSettings,
@@ -149,6 +150,21 @@ def test_a_kto_batch_of_odd_rows_is_refused_since_it_would_part_a_pair(odd):
     assert check(KTOSettings, {"batch_size": 2}).batch_size == 2
     with pytest.raises(SettingsError, match=f"batch_size is {odd}; expected an even number: KTO's rows come in pairs"):
         check(KTOSettings, {"batch_size": odd})
+
+
+PROFILES = [
+    path
+    for path in sorted((repo_root() / "params").glob("*.yaml"))
+    if path.stem not in ("models", "servers", "ci_evaluate", "ci_export")
+]
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_machines_profile_serves_sft_and_kto(path):
+    values = from_yaml(path.read_text("utf-8"), path.name)
+    for model in (SFTSettings, KTOSettings):
+        assert check(model, values).model_dump(include=values.keys()) == values
+    assert values.get("batch_size", 2) % 2 == 0  # KTO takes pairs
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -455,10 +455,12 @@ def test_live_plots_need_a_front_end(monkeypatch, choice, environment, expected)
 
 
 def test_kto_is_refused_in_another_form_than_its_sft_run_learned():
-    parent = SimpleNamespace(
-        folder=Path("mine"), record={"parameters": {"call_format": "text", "context_source": "none"}}
-    )
-    check_rendering(KTOSettings(call_format="text", tool_exposure="all"), parent)
+    record = {"size": "3b", "parameters": {"model_size": "auto", "call_format": "text", "context_source": "none"}}
+    parent = SimpleNamespace(folder=Path("mine"), record=record)
+    for size in ("auto", "3b"):
+        check_rendering(KTOSettings(call_format="text", tool_exposure="all", model_size=size), parent)
+    with pytest.raises(DataError, match="model_size is '7b', and mine was trained with '3b': give -p model_size 3b"):
+        check_rendering(KTOSettings(call_format="text", model_size="7b"), parent)
     with pytest.raises(
         DataError, match="call_format is 'hermes', and mine was trained with 'text': give -p call_format text"
     ):

@@ -8,12 +8,13 @@ from its newest whole checkpoint. A step that made another run than before has t
 the run's name. No step's work is done here.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,15 @@ def plan(settings: PipelineSettings, name: str, made: dict[str, str] | None = No
     unknown = [step for step in chosen if step not in STEPS]
     if unknown or not chosen:
         raise SettingsError(f"parameter steps is {settings.steps!r}; expected some of {', '.join(STEPS)}, by commas")
-    shared = {
-        key: value for key, value in (("model_size", settings.model_size), ("base_model", settings.base_model)) if value
-    }
+    profile = _profile(settings.profile)
+    shared = {name: value for name, value in profile.items() if name != "model_size"}  # KTO's is that of its SFT run
+    asked = settings.model_dump(include={"model_size", "base_model"}, exclude_defaults=True)
     names = {step: f"{name}-{step}" for step in TRAINING}
     sft, kto = (names | (made or {})).values()
     targets = ["base", *(run for step, run in (("sft", sft), ("kto", kto)) if step in chosen)]
     given = {
-        "sft": {**shared, "run_name": names["sft"], "resume": "auto"},
-        "kto": {"sft_run": sft, "run_name": names["kto"], "resume": "auto"},
+        "sft": {"model_size": "auto", **profile, **asked, "run_name": names["sft"], "resume": "auto"},
+        "kto": {**shared, "sft_run": sft, "run_name": names["kto"], "resume": "auto"},
         "evaluate": {"targets": ",".join(targets)},
         "export": {"run": targets[-1] if len(targets) > 1 else "latest"},
     }
@@ -82,7 +83,7 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
     import papermill
 
     name = settings.run_name or datetime.now(UTC).strftime("%Y%m%dT%H%M%S-pipeline")
-    folder, state = runs.runs_folder() / name, status(name)
+    folder, state = runs.runs_folder().resolve() / name, status(name)
     steps = plan(settings, name)
     _check_hub({step: steps[step] for step in steps if state.get(step, {}).get("status") != "complete"})
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,14 +103,15 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
         }
         _write(folder, state)
         try:
-            papermill.execute_notebook(
-                repo_root() / "notebooks" / f"{step}.ipynb",
-                out,
-                parameters,
-                progress_bar=False,
-                log_output=False,
-                cwd=str(folder),
-            )
+            with _environment():
+                papermill.execute_notebook(
+                    repo_root() / "notebooks" / f"{step}.ipynb",
+                    out,
+                    parameters,
+                    progress_bar=False,
+                    log_output=False,
+                    cwd=str(folder),
+                )
         except (
             Exception
         ) as error:  # papermill's own, the kernel's death, a full disk: all end the pipeline the same way
@@ -118,7 +120,7 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
             _write(folder, state)
             raise PipelineError(
                 f"step {step} failed after {seconds:.0f} s: {_reason(error)}\nIts notebook shows where: {out}\n"
-                f"To go on from there: python -m toolset_nb pipeline --run-name {name}"
+                f"To go on from there, with the same parameters: python -m toolset_nb pipeline --run-name {name}"
             ) from None
         state[step] |= {"status": "complete", "seconds": round(time.monotonic() - started, 1)}
         state[step] |= {"run": _newest(parameters["run_name"])} if step in TRAINING else {}
@@ -141,11 +143,35 @@ def status(name: str) -> dict[str, Any]:
         return {}
 
 
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """The environment of the steps, whose kernels start in the pipeline's folder: this project, and runs beside that folder."""
+    before, path = dict(os.environ), [str(repo_root()), os.environ.get("PYTHONPATH")]
+    os.environ["TOOLSET_NB_ROOT"] = str(repo_root())
+    os.environ["TOOLSET_NB_RUNS"] = str(runs.runs_folder().resolve())
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def _newest(name: str) -> str:
     """The run of this name, or of this name and a number, that was completed last."""
     named = [run for run in runs.list_runs() if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.folder.name)]
     done = [run for run in named if run.status == "complete"]
     return max(done, key=lambda run: run.record["finished"]).folder.name if done else name
+
+
+def _profile(name: str) -> dict[str, Any]:
+    """The parameters of a machine's file; its path is as given, else relative to the repository."""
+    if not name:
+        return {}
+    for path in (Path(name).expanduser(), repo_root() / name):
+        if path.is_file():
+            return from_yaml(path.read_text("utf-8"), str(path))
+    raise SettingsError(f"parameter profile is {name!r}: no such file here or under {repo_root()}")
 
 
 def _extra(settings: PipelineSettings, step: str) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 Memory is estimated from the model's shape, not measured; nothing is loaded or fetched here.
 """
 
+import contextlib
 import platform
 import re
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toolset_nb import models
+from toolset_nb import models, runs
+from toolset_nb.downloads import cache_folder
 from toolset_nb.models import Hardware, ModelError
 from toolset_nb.paths import repo_root
 
@@ -20,10 +23,12 @@ LAYER_BYTES = (
     34  # a token and hidden unit of one layer keep so much in 16 bits (arXiv:2205.05198, eq. 2, attention not stored)
 )
 CHECKPOINTS = 3
+# As torch names what it is built for: machine code, or code that the driver compiles.
+ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[af]?$")
 
 
 class Estimate(NamedTuple):
-    """Memory in GiB; `parts` names what the largest of them, GPU or RAM, is made of."""
+    """Memory in GiB and checkpoints on the disk; `parts` names what the larger memory, GPU or RAM, is made of."""
 
     gpu: float
     ram: float
@@ -56,7 +61,7 @@ def estimate(size: str, values: dict[str, Any], machine: Hardware, method: str =
     parts = {name: round(amount / GIB, 2) for name, amount in parts.items()}
     total = sum(parts.values())
     inputs = tokens * shape["hidden"] * 2 * shape["layers"] / GIB
-    disk = entry["download_gb"] * 1e9 / GIB + CHECKPOINTS * trained * (6 if lean else 12) / GIB
+    disk = CHECKPOINTS * trained * (6 if lean else 12) / GIB
     ram = PROCESS * 2 / GIB + (inputs if lean else 0) if cuda else total
     return Estimate(total if cuda else 0.0, ram, disk, parts)
 
@@ -79,29 +84,74 @@ def check(size: str, base: str, values: dict[str, Any], machine: Hardware, metho
     For KTO `values` also say what the SFT run trains, since KTO goes on with its adapter.
     """
     check_platform(method)
+    check_capability(machine)
     need = estimate(size, values, machine, method)
     own = Path(models.sizes()[size]["base_model"]).name  # of another base the size is not known: shown, never stopped
     given_base = Path(base).name not in ("", own)
-    found = {"GPU memory": machine.free, "RAM": machine.ram, "disk": machine.disk}
-    asked = {"GPU memory": need.gpu, "RAM": need.ram, "disk": need.disk}
+    source = base or ("" if size == "tiny" else models.sizes()[size]["base_model"])
+    rows = {"GPU memory": (need.gpu, machine.free), "RAM": (need.ram, machine.ram), **disks(size, source, need.disk)}
     print(f"{'GiB':<12}{'needed':>8}{'found':>8}" + ("   (of the size's own base model)" if given_base else ""))
-    for name, amount in asked.items():
-        print(f"{name:<12}{amount:>8.1f}{found[name]:>8.1f}")
+    for name, (amount, found) in rows.items():
+        print(f"{name:<12}{amount:>8.1f}{found:>8.1f}")
     print("made of: " + ", ".join(f"{name} {amount:.1f}" for name, amount in need.parts.items()))
     for name in drifted(machine):
         print(f"! {name}")
-    check_access(base or ("" if size == "tiny" else models.sizes()[size]["base_model"]))
-    short = [name for name, amount in asked.items() if found[name] and amount > found[name]]
+    check_access(source)
+    short = [name for name, (amount, found) in rows.items() if amount > found]
     if short == ["GPU memory"] and need.gpu - need.parts["activations"] - need.parts["logits"] < machine.free:
         print("! The longest rows may not fit into GPU memory; the run then goes on with a smaller batch.")
     elif short and not given_base:
-        told = ", ".join(f"{name}: {asked[name]:.1f} GiB needed, {found[name]:.1f} found" for name in short)
+        told = ", ".join("{}: {:.1f} GiB needed, {:.1f} found".format(name, *rows[name]) for name in short)
         remedy = (
             "free some, or set HF_HOME and TOOLSET_NB_RUNS to a larger disk"
-            if short == ["disk"]
+            if all("disk" in name for name in short)
             else ("lower batch_size or max_length, or take a smaller model_size")
         )
         raise ModelError(f"model_size {size} does not fit here ({told}): {remedy}")
+
+
+def check_capability(machine: Hardware) -> None:
+    """Raises ModelError when the installed torch has no code for this GPU: what is built for 8.6 runs on 8.9, not on 8.0 or 9.0."""
+    import torch
+
+    built = torch.cuda.get_arch_list()
+    codes = [(kind, int(major), int(minor)) for code in built for kind, major, minor in ARCHITECTURE.findall(code)]
+    if machine.capability is None or not codes:
+        return
+    major, minor = machine.capability
+    fits = [(kind == "compute" or has == major) and (has, least) <= (major, minor) for kind, has, least in codes]
+    if not any(fits):
+        raise ModelError(
+            f"{machine.name} has compute capability {major}.{minor}, and torch {torch.__version__} is built for {' '.join(built)}: "
+            "install a torch that has it, choose another GPU, or hide this one (CUDA_VISIBLE_DEVICES=-1) and train tiny on the CPU"
+        )
+
+
+def disks(size: str, source: str, checkpoints: float) -> dict[str, tuple[float, float]]:
+    """Disk -> GiB (needed, found): checkpoints on that of the runs, what is still to be fetched on that of the cache."""
+    cache, download = base_place(size, source)
+    paths = (runs.runs_folder().absolute(), cache.absolute())
+    there = [next(folder for folder in (path, *path.parents) if folder.exists()) for path in paths]
+    free = [shutil.disk_usage(folder).free / GIB for folder in there]
+    if len(set(map(_device, there))) == 1:
+        return {"disk": (checkpoints + download, free[0])}
+    return {"runs' disk": (checkpoints, free[0]), "cache's disk": (download, free[1])}
+
+
+def base_place(size: str, source: str) -> tuple[Path, float]:
+    """(where the base model is kept, GiB of it that are still to be fetched); an empty source is the embedded model."""
+    from huggingface_hub import constants
+
+    entry = models.sizes()[size]
+    local = models.local_folder(source) if source else cache_folder() / "models" / Path(entry["base_model"]).name
+    if local.is_dir():
+        return local, 0.0
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}" if source else local
+    there = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process may be fetching
+            there += file.lstat().st_size  # a link is small, and what it leads to is counted
+    return folder, max(0.0, entry["download_gb"] * 1e9 - there) / GIB
 
 
 def check_platform(method: str) -> None:
@@ -161,3 +211,7 @@ def check_access(base: str) -> None:
         raise ModelError(f"base_model {base}: the Hub knows no such model{hint}") from None
     except Exception as error:  # no network: what is in the cache may do
         print(f"! The Hub does not answer ({type(error).__name__}); {base} has to be in the cache.")
+
+
+def _device(folder: Path) -> int:
+    return folder.stat().st_dev

@@ -1,7 +1,8 @@
 """Where the project is published, and writing that address into every badge, bootstrap cell and clone command.
 
 `pyproject.toml` holds the address once (`project.urls.Repository`); notebooks and README repeat it, since Colab opens them
-alone. Colab badges take the address's owner and name, and Colab opens repositories of github.com only.
+alone, and so do the steps for Kaggle and Hugging Face Jobs. Colab badges take the address's owner and name, and Colab opens
+repositories of github.com only.
 """
 
 import os
@@ -66,4 +67,7 @@ def _path(url: str) -> str:
 
 def _files() -> list[Path]:
     root = repo_root()
-    return [root / "pyproject.toml", root / "README.md", *sorted((root / "notebooks").glob("*.ipynb"))]
+    named = [
+        root / name for name in ("pyproject.toml", "README.md", "docs/platforms.md", "recipes/huggingface_jobs.sh")
+    ]
+    return [*named, *sorted((root / "notebooks").glob("*.ipynb"))]

@@ -128,6 +128,7 @@ class KTOSettings(TrainingSettings):
 
     dataset: str = "datasets/kto.jsonl"
     sft_run: str = "latest"
+    model_size: Choice("auto", "tiny", "3b", "7b", "13b", "20b") = "auto"
     beta: Real = Field(0, ge=0, le=10)
     desirable_weight: Real = Field(1.0, gt=0)
     undesirable_weight: Real = Field(1.0, gt=0)
@@ -209,6 +210,7 @@ class PipelineSettings(Settings):
     """Parameters of pipeline.ipynb and of `python -m toolset_nb pipeline`; what is empty is left to the step's notebook."""
 
     steps: str = "sft,kto,evaluate,export"
+    profile: str = ""
     model_size: Choice("auto", "tiny", "3b", "7b", "13b", "20b") = "auto"
     base_model: str = ""
     sft_parameters: str = ""

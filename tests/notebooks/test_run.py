@@ -242,9 +242,10 @@ print("FOUND", json.dumps(found))
 
 @pytest.fixture
 def colab(repository_copy, tmp_path):
-    """A function that runs the setup and settings cells of sft twice in an empty /content; installing is only recorded.
+    """A function that runs the setup and settings cells of sft twice in /content; installing is only recorded.
 
-    `source` is where the project comes from: "clone", "zip" (as GitHub makes it), "flat zip", or None outside Colab.
+    `source` is where the project comes from: "clone", "zip" (as GitHub makes it), "flat zip", "here" (the folder is the
+    project), "pipeline" (a step of one), or None outside Colab. `platform` is the variable by which it is known.
     """
     version = tomllib.loads((repository_copy / "pyproject.toml").read_text())["project"]["version"]
     log, content = tmp_path / "installed.txt", tmp_path / "content"
@@ -258,8 +259,8 @@ def colab(repository_copy, tmp_path):
     reading = "from toolset_nb import settings\nconfig = settings.read(settings.SFTSettings, globals())"
     (tmp_path / "cells.json").write_text(json.dumps([setup, edited, reading]))
 
-    def run(source):
-        env = environment(tmp_path / "runs", IPYTHONDIR=str(tmp_path / "ipython"), COLAB_RELEASE_TAG="release")
+    def run(source, platform="COLAB_RELEASE_TAG"):
+        env = environment(tmp_path / "runs", IPYTHONDIR=str(tmp_path / "ipython"), **{platform: "release"})
         env["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
         if source == "clone":
             env["TOOLSET_NB_SOURCE"] = clone(repository_copy, tmp_path / "bare.git", f"v{version}").as_uri()
@@ -268,8 +269,12 @@ def colab(repository_copy, tmp_path):
             shutil.make_archive(content / top.name, "zip", tmp_path, top.name)
         elif source == "flat zip":
             shutil.make_archive(content / "toolset_nb", "zip", repository_copy)
+        elif source == "here":
+            shutil.copytree(repository_copy, content, dirs_exist_ok=True)
+        elif source == "pipeline":
+            env |= {"TOOLSET_NB_ROOT": str(ROOT), "PYTHONPATH": str(ROOT)}
         else:
-            del env["COLAB_RELEASE_TAG"]
+            del env[platform]
             env["PYTHONPATH"] = str(ROOT)
         command = [sys.executable, "-c", COLAB, tmp_path / "cells.json"]
         done = subprocess.run(command, cwd=content, env=env, capture_output=True, text=True, timeout=120)
@@ -289,9 +294,12 @@ def clone(folder, bare, tag):
     return bare
 
 
-@pytest.mark.parametrize("source", ["clone", "zip", "flat zip"])
-def test_the_setup_cell_brings_the_project_to_colab_and_can_be_run_again(colab, source):
-    found, content, installed = colab(source)
+KAGGLE = ("clone", "KAGGLE_KERNEL_RUN_TYPE")
+
+
+@pytest.mark.parametrize("given", [("clone",), ("zip",), ("flat zip",), KAGGLE], ids="-".join)
+def test_the_setup_cell_brings_the_project_to_colab_and_kaggle_and_can_be_run_again(colab, given):
+    found, content, installed = colab(*given)
     assert installed == ["colab", "colab"]
     assert Path(found["package first"]).is_relative_to(content / "toolset_nb")
     assert found["package second"] == found["package first"]
@@ -300,8 +308,16 @@ def test_the_setup_cell_brings_the_project_to_colab_and_can_be_run_again(colab, 
     assert found["max_rows"] == 7
 
 
-def test_outside_colab_the_setup_cell_does_nothing(colab):
-    found, _, installed = colab(None)
+def test_the_setup_cell_takes_the_project_that_it_is_started_in(colab):
+    found, content, installed = colab("here")
+    assert installed == ["colab", "colab"]
+    assert Path(found["package first"]).parent == content / "toolset_nb"
+    assert found["before"] == found["first"] == found["second"]
+
+
+@pytest.mark.parametrize("source", ["pipeline", None])
+def test_outside_colab_and_in_a_pipelines_step_the_setup_cell_does_nothing(colab, source):
+    found, _, installed = colab(source)
     assert installed == []
     assert found["before"] == found["first"] == found["second"] == {}
     assert Path(found["package first"]).is_relative_to(ROOT)

@@ -69,6 +69,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("pipeline", help="SFT, KTO, evaluation, export in a row; goes on where it failed")
     command.add_argument("--run-name", metavar="NAME", help="give it to go on with a pipeline (default: the time)")
     command.add_argument("--steps", metavar="LIST", help="some of sft,kto,evaluate,export (default: all)")
+    command.add_argument("-f", "--profile", metavar="YAML", help="parameters of SFT and KTO: params/rtx3090.yaml")
     command.add_argument("--model-size", metavar="SIZE")
     command.add_argument("--base-model", metavar="ID", help="a Hub id or a local folder")
     for step in ("sft", "kto", "evaluate", "export"):

@@ -38,12 +38,17 @@ def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> Non
 
 
 def check_rendering(settings, parent) -> None:
-    """Raises DataError when KTO would be asked, or would write calls, in another way than the SFT run `parent` learned."""
-    for name in RENDERING:
-        learned, given = parent.record["parameters"].get(name), getattr(settings, name)
-        if learned not in (None, given):
+    """Raises DataError when KTO would be asked, or would write calls, in another way than the SFT run `parent` learned.
+
+    A size that is named has to be the run's own, too: the parameters that come with it are then meant for it.
+    """
+    learned = {**parent.record["parameters"], "model_size": parent.record["size"]}
+    for name in ("model_size", *RENDERING):
+        given = getattr(settings, name)
+        if given != "auto" and learned.get(name) not in (None, given):
             raise DataError(
-                f"{name} is {given!r}, and {parent.folder.name} was trained with {learned!r}: give -p {name} {learned}"
+                f"{name} is {given!r}, and {parent.folder.name} was trained with {learned[name]!r}: "
+                f"give -p {name} {learned[name]}"
             )
 
 
