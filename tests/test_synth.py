@@ -28,6 +28,17 @@ def pairs():
     return list(generate.kto(ROWS, seed=4))
 
 
+@pytest.fixture
+def played(monkeypatch):
+    """Rows (or pairs) of single plays: (behaviour, variant) of each, and how many of it."""
+
+    def make(each, *keys, maker=generate.sft):
+        monkeypatch.setattr(generate, "PLAYS", {key: (1 / len(keys), plays.PLAYS[key][1]) for key in keys})
+        return list(maker(each * len(keys) * (2 if maker is generate.kto else 1), seed=6))
+
+    return make
+
+
 # voices ---------------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +211,43 @@ def test_verification_notices_a_changed_row(made, broken):
     else:
         rows[at]["meta"]["result"] = "0" * 12
     assert any(fault.startswith(rows[at]["id"]) for fault in generate.verify(rows))
+
+
+BY_WORKSPACE = re.compile(r"memoryManager_(create|list|load|update)(Session|State)s?$")
+
+
+def test_a_request_names_the_workspace_that_its_call_depends_on(played, monkeypatch):
+    monkeypatch.setattr(generate, "IN_NO_WORKSPACE", 0)
+    tools = ("loadSession", "updateState", "listStates", "createSession")
+    keys = [("single_call", f"memoryManager_{tool}") for tool in tools] + [("sibling_choice", "state")]
+    keys += [("recover_from_error", "again"), ("continue_from_memory", "memory"), ("several_calls", "join")]
+    named = Counter()
+    for row in played(12, *keys):
+        request, answer = (turn["content"] for turn in row["conversations"])
+        for call in calls.parse(answer, rescue=False).calls:
+            workspace = call.arguments["context"]["workspaceId"]
+            if BY_WORKSPACE.match(call.name) and workspace != "default":
+                assert workspace in request, row["id"]
+                named[row["meta"]["behaviour"]] += 1
+    assert {"single_call", "sibling_choice", "recover_from_error", "several_calls"} <= named.keys()
+
+
+@pytest.mark.parametrize("name", ["tasks", "behavior", "baseline", "tool_combos"])
+def test_a_task_names_its_workspace(name):
+    assert [task["id"] for task in tasks.load(name) if task.get("workspace", "") not in task["question"]] == []
+
+
+def test_the_failed_call_once_more_is_of_the_workspace_that_the_request_names(played):
+    homes = 0
+    pairs = played(60, ("recover_from_error", "again"), maker=generate.kto)
+    for true, false in zip(pairs[::2], pairs[1::2], strict=True):
+        if false["meta"]["defect"] == "missing_argument":
+            right, wrong = (
+                calls.parse(row["conversations"][1]["content"], rescue=False).calls[0] for row in (true, false)
+            )
+            assert right.arguments["context"]["workspaceId"] == wrong.arguments["context"]["workspaceId"]
+            homes += right.name == "memoryManager_loadState"
+    assert homes
 
 
 def test_an_unsaid_value_is_noticed():

@@ -1,6 +1,6 @@
 """Look before you act, and what to do when a call has failed."""
 
-from toolset_nb.synth import scenarios
+from toolset_nb.synth import negatives, scenarios
 from toolset_nb.synth.plays import parts
 from toolset_nb.synth.plays.parts import FEW
 from toolset_nb.synth.scenes import Scene
@@ -150,12 +150,13 @@ def recover_again(scene: Scene) -> None:
     scenario = parts.short(scene)
     required = [key for key in catalogue().tools[scenario.tool].parameters.get("required", []) if key != "context"]
     dropped = scene.world.pick.choice(required or scenarios.nothing())
-    context = scene.context(scenario.tool, scenario.slots)
-    given = {key: value for key, value in scenario.arguments.items() if key not in (dropped, "_workspace")}
-    result = scene.world.vault.rehearse(scenario.tool, {"context": context, **given})
+    given = {key: value for key, value in scenario.arguments.items() if key != dropped}
+    result = scene.world.vault.rehearse(
+        scenario.tool, negatives.called(scene, scenario.tool, scenario.slots, given)[0].arguments
+    )
     if result["success"]:
         raise LookupError("the call works without it")
-    request = scene.words(scenario)
+    request = parts.placed(scene, scene.words(scenario), scenario)
     scene.ask("recover", "again", {"error": result["error"], "request": request}, request.language)
     parts.tried(scene, "recover", "again", error=result["error"])
     parts.once_more(scene, scenario.tool, scenario.slots, given, "missing_argument")
