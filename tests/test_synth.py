@@ -8,7 +8,19 @@ import pytest
 
 from toolset_nb import calls, rules, tasks
 from toolset_nb.__main__ import main
-from toolset_nb.synth import balance, generate, plays, reports, scenes, similarity, teacher, views, wording, worlds
+from toolset_nb.synth import (
+    balance,
+    generate,
+    negatives,
+    plays,
+    reports,
+    scenes,
+    similarity,
+    teacher,
+    views,
+    wording,
+    worlds,
+)
 from toolset_nb.synth import tasks as making
 from toolset_nb.synth.languages import language
 from toolset_nb.tools import catalogue
@@ -248,6 +260,25 @@ def test_the_failed_call_once_more_is_of_the_workspace_that_the_request_names(pl
             assert right.arguments["context"]["workspaceId"] == wrong.arguments["context"]["workspaceId"]
             homes += right.name == "memoryManager_loadState"
     assert homes
+
+
+@pytest.mark.parametrize("split", ["training", "evaluation"])
+def test_a_call_that_is_said_to_have_failed_fails(split, played, monkeypatch):
+    tried = Counter()
+
+    def once_more(scene, tool, slots, arguments, *_):
+        [call] = negatives.called(scene, tool, slots, arguments)
+        assert not scene.world.vault.rehearse(tool, call.arguments)["success"]
+        tried[scene.variant] += 1
+
+    monkeypatch.setattr(plays.parts, "once_more", once_more)
+    keys = [("recover_from_error", variant) for variant in ("not_found", "exists", "no_match", "again")]
+    if split == "training":
+        played(10, *keys)
+    else:
+        monkeypatch.setattr(making, "PLAYS", {key: plays.PLAYS[key] for key in keys})
+        list(making.make())
+    assert tried.keys() == {key[1] for key in keys} and tried["no_match"] > 1
 
 
 def test_an_unsaid_value_is_noticed():

@@ -171,6 +171,14 @@ def unlooked(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
         scene.matched += [(defect, None, act), (defect, None, [*act, result, said])]
 
 
+def failing(scene: Scene, tool: str, given: dict) -> str:
+    """The error with which the vault refuses a call; raises LookupError where it makes it."""
+    result = scene.world.vault.rehearse(tool, given)
+    if result["success"]:
+        raise LookupError("the call does not fail")
+    return result["error"]
+
+
 def once_more(scene: Scene, tool: str, slots: dict, arguments: dict, defect: str = "repeated_call") -> None:
     """The wrong answer that makes the call again that has failed."""
     if scene.contrast:
