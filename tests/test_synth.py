@@ -339,11 +339,37 @@ def test_wrong_answers_are_those_that_the_behaviour_is_there_to_avoid():
         found = [row["meta"]["defect"] for row in wrong if row["meta"]["behaviour"] == behaviour]
         return sum(defect in defects for defect in found) / len(found)
 
-    assert share("verify_before_acting", "destructive_unasked", "wrong_tool") > 0.4
+    assert share("verify_before_acting", "unchecked", "destructive_unasked") > 0.4
+    assert share("verify_before_acting", "wrong_tool") == 0
     assert share("workspace_awareness", "foreign_ids") > 0.3
     assert share("limit_reading", "wrong_argument") > 0.4
     assert share("recover_from_error", "repeated_call", "missing_argument") > 0.3
     assert share("several_calls", "repeated_call", "wrong_argument", "text_without_call") == 1
+
+
+VERIFIED = [("verify_before_acting", variant) for variant in ("empty_folder", "has_text", "exists", "blank")]
+
+
+def test_acting_without_the_look_that_was_asked_for_is_called_unchecked(played):
+    """The call is often the one that the right answer ends with; that the person did not ask for it would not be true."""
+    ends = 0
+    pairs = played(15, *VERIFIED, maker=generate.kto)
+    for true, false in zip(pairs[::2], pairs[1::2], strict=True):
+        right, wrong = (calls.parse(row["conversations"][1]["content"], rescue=False).calls for row in (true, false))
+        if wrong and catalogue().tools[wrong[0].name].mutates:
+            assert false["meta"]["defect"] == "unchecked"
+            ends += wrong[-1].name == right[-1].name
+    assert ends > 5
+
+
+def test_no_single_call_is_asked_for_on_a_condition():
+    """What `verify_before_acting` looks up first would be right without a look here."""
+    condition = re.compile(r"^if |[.,] if |\bunless\b|\bin case\b|, is there\? Then", re.I)
+    acts = ("vaultManager_deleteFolder", "vaultManager_deleteNote")
+    acts += ("contentManager_createContent", "contentManager_replaceContent")
+    for tool in acts:
+        for texts in wording.voices()[tool]["requests"].values():
+            assert [text for text in [*texts, *texts.training] if condition.search(text)] == []
 
 
 def test_a_style_is_what_is_seen():

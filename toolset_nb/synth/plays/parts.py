@@ -167,8 +167,7 @@ def unlooked(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
         act = negatives.called(scene, tool, slots, arguments)
         result = calls.Result(scene.world.vault.rehearse(tool, act[0].arguments))
         said = scene.speaker.fill(voices()[tool]["said"], slots)
-        defect = "destructive_unasked" if "delete" in tool else "wrong_tool"
-        scene.matched += [(defect, None, act), (defect, None, [*act, result, said])]
+        scene.matched += [("unchecked", None, act), ("unchecked", None, [*act, result, said])]
 
 
 def failing(scene: Scene, tool: str, given: dict) -> str:
