@@ -344,6 +344,8 @@ def test_wrong_answers_are_those_that_the_behaviour_is_there_to_avoid():
     assert share("workspace_awareness", "foreign_ids") > 0.3
     assert share("limit_reading", "wrong_argument") > 0.4
     assert share("recover_from_error", "repeated_call", "missing_argument") > 0.3
+    assert share("sibling_choice", "wrong_tool") > 0.7
+    assert share("continue_from_memory", "empty_session_memory") > 0.7
     assert share("several_calls", "repeated_call", "wrong_argument", "text_without_call") == 1
 
 
@@ -370,6 +372,13 @@ def test_no_single_call_is_asked_for_on_a_condition():
     for tool in acts:
         for texts in wording.voices()[tool]["requests"].values():
             assert [text for text in [*texts, *texts.training] if condition.search(text)] == []
+
+
+def test_the_defect_that_a_behaviour_is_about_stays_the_common_one():
+    options = [(f"defect {letter}", "right", f"wrong {letter}") for letter in "abcdefghijklmn"]
+    balanced, liked = balance.Balance(0), {"wrong b", "wrong c"}
+    used = Counter(balanced.choose(options, "sibling_choice", liked)[2] for _ in range(200))
+    assert used == {"wrong b": 100, "wrong c": 100}
 
 
 def test_a_style_is_what_is_seen():

@@ -68,6 +68,7 @@ def continue_from_memory(scene: Scene) -> None:
     scene.ask("continue", "memory", slots, "en")
     scene.memory = told
     parts.perform(scene, scenario)
+    parts.avoids(scene, "empty_session_memory")
     answer(scene, scenario, ("training",))
 
 
@@ -100,6 +101,7 @@ def sibling(variant: str, tool: str, forms: set[str]) -> Play:
         request = scene.speaker.request(behaviours()["sibling"][variant]["requests"], scenario.slots)
         scene.asks(variant, parts.placed(scene, request, scenario))
         parts.perform(scene, scenario)
+        parts.avoids(scene, "wrong_tool")
         answer(scene, scenario, ("training",))
 
     return play

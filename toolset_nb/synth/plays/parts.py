@@ -58,6 +58,12 @@ def perform(scene: Scene, scenario: scenarios.Scenario, workspace: str = "") -> 
         scene.wrong += negatives.of_call(scene, scenario)
 
 
+def avoids(scene: Scene, defect: str) -> None:
+    """The behaviour is there to avoid the wrong answers with this defect."""
+    scene.matched += [each for each in scene.wrong if each[0] == defect]
+    scene.wrong = [each for each in scene.wrong if each[0] != defect]
+
+
 def of_variant(scene: Scene, tool: str, wanted: str | set[str]) -> scenarios.Scenario:
     """A scenario of one of the wanted variants of a tool."""
     for _ in range(4 * TRIES):
