@@ -8,7 +8,19 @@ import pytest
 
 from toolset_nb import calls, rules, tasks
 from toolset_nb.__main__ import main
-from toolset_nb.synth import balance, generate, plays, reports, scenes, similarity, teacher, views, wording, worlds
+from toolset_nb.synth import (
+    balance,
+    generate,
+    negatives,
+    plays,
+    reports,
+    scenes,
+    similarity,
+    teacher,
+    views,
+    wording,
+    worlds,
+)
 from toolset_nb.synth import tasks as making
 from toolset_nb.synth.languages import language
 from toolset_nb.tools import catalogue
@@ -26,6 +38,17 @@ def made():
 @pytest.fixture(scope="module")
 def pairs():
     return list(generate.kto(ROWS, seed=4))
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Rows (or pairs) of single plays: (behaviour, variant) of each, and how many of it."""
+
+    def make(each, *keys, maker=generate.sft):
+        monkeypatch.setattr(generate, "PLAYS", {key: (1 / len(keys), plays.PLAYS[key][1]) for key in keys})
+        return list(maker(each * len(keys) * (2 if maker is generate.kto else 1), seed=6))
+
+    return make
 
 
 # voices ---------------------------------------------------------------------------------------------------------------
@@ -202,6 +225,62 @@ def test_verification_notices_a_changed_row(made, broken):
     assert any(fault.startswith(rows[at]["id"]) for fault in generate.verify(rows))
 
 
+BY_WORKSPACE = re.compile(r"memoryManager_(create|list|load|update)(Session|State)s?$")
+
+
+def test_a_request_names_the_workspace_that_its_call_depends_on(played, monkeypatch):
+    monkeypatch.setattr(generate, "IN_NO_WORKSPACE", 0)
+    tools = ("loadSession", "updateState", "listStates", "createSession")
+    keys = [("single_call", f"memoryManager_{tool}") for tool in tools] + [("sibling_choice", "state")]
+    keys += [("recover_from_error", "again"), ("continue_from_memory", "memory"), ("several_calls", "join")]
+    named = Counter()
+    for row in played(12, *keys):
+        request, answer = (turn["content"] for turn in row["conversations"])
+        for call in calls.parse(answer, rescue=False).calls:
+            workspace = call.arguments["context"]["workspaceId"]
+            if BY_WORKSPACE.match(call.name) and workspace != "default":
+                assert workspace in request, row["id"]
+                named[row["meta"]["behaviour"]] += 1
+    assert {"single_call", "sibling_choice", "recover_from_error", "several_calls"} <= named.keys()
+
+
+@pytest.mark.parametrize("name", ["tasks", "behavior", "baseline", "tool_combos"])
+def test_a_task_names_its_workspace(name):
+    assert [task["id"] for task in tasks.load(name) if task.get("workspace", "") not in task["question"]] == []
+
+
+def test_the_failed_call_once_more_is_of_the_workspace_that_the_request_names(played):
+    homes = 0
+    pairs = played(60, ("recover_from_error", "again"), maker=generate.kto)
+    for true, false in zip(pairs[::2], pairs[1::2], strict=True):
+        if false["meta"]["defect"] == "missing_argument":
+            right, wrong = (
+                calls.parse(row["conversations"][1]["content"], rescue=False).calls[0] for row in (true, false)
+            )
+            assert right.arguments["context"]["workspaceId"] == wrong.arguments["context"]["workspaceId"]
+            homes += right.name == "memoryManager_loadState"
+    assert homes
+
+
+@pytest.mark.parametrize("split", ["training", "evaluation"])
+def test_a_call_that_is_said_to_have_failed_fails(split, played, monkeypatch):
+    tried = Counter()
+
+    def once_more(scene, tool, slots, arguments, *_):
+        [call] = negatives.called(scene, tool, slots, arguments)
+        assert not scene.world.vault.rehearse(tool, call.arguments)["success"]
+        tried[scene.variant] += 1
+
+    monkeypatch.setattr(plays.parts, "once_more", once_more)
+    keys = [("recover_from_error", variant) for variant in ("not_found", "exists", "no_match", "again")]
+    if split == "training":
+        played(10, *keys)
+    else:
+        monkeypatch.setattr(making, "PLAYS", {key: plays.PLAYS[key] for key in keys})
+        list(making.make())
+    assert tried.keys() == {key[1] for key in keys} and tried["no_match"] > 1
+
+
 def test_an_unsaid_value_is_noticed():
     blocks = [calls.Call("contentManager_readContent", {"context": {}, "filePath": "Recipes/Soup.md"})]
     assert scenes.ungrounded("read Recipes/Soup to me", blocks) == ""
@@ -260,11 +339,46 @@ def test_wrong_answers_are_those_that_the_behaviour_is_there_to_avoid():
         found = [row["meta"]["defect"] for row in wrong if row["meta"]["behaviour"] == behaviour]
         return sum(defect in defects for defect in found) / len(found)
 
-    assert share("verify_before_acting", "destructive_unasked", "wrong_tool") > 0.4
+    assert share("verify_before_acting", "unchecked", "destructive_unasked") > 0.4
+    assert share("verify_before_acting", "wrong_tool") == 0
     assert share("workspace_awareness", "foreign_ids") > 0.3
     assert share("limit_reading", "wrong_argument") > 0.4
     assert share("recover_from_error", "repeated_call", "missing_argument") > 0.3
+    assert share("sibling_choice", "wrong_tool") > 0.7
+    assert share("continue_from_memory", "empty_session_memory") > 0.7
     assert share("several_calls", "repeated_call", "wrong_argument", "text_without_call") == 1
+
+
+VERIFIED = [("verify_before_acting", variant) for variant in ("empty_folder", "has_text", "exists", "blank")]
+
+
+def test_acting_without_the_look_that_was_asked_for_is_called_unchecked(played):
+    """The call is often the one that the right answer ends with; that the person did not ask for it would not be true."""
+    ends = 0
+    pairs = played(15, *VERIFIED, maker=generate.kto)
+    for true, false in zip(pairs[::2], pairs[1::2], strict=True):
+        right, wrong = (calls.parse(row["conversations"][1]["content"], rescue=False).calls for row in (true, false))
+        if wrong and catalogue().tools[wrong[0].name].mutates:
+            assert false["meta"]["defect"] == "unchecked"
+            ends += wrong[-1].name == right[-1].name
+    assert ends > 5
+
+
+def test_no_single_call_is_asked_for_on_a_condition():
+    """What `verify_before_acting` looks up first would be right without a look here."""
+    condition = re.compile(r"^if |[.,] if |\bunless\b|\bin case\b|, is there\? Then", re.I)
+    acts = ("vaultManager_deleteFolder", "vaultManager_deleteNote")
+    acts += ("contentManager_createContent", "contentManager_replaceContent")
+    for tool in acts:
+        for texts in wording.voices()[tool]["requests"].values():
+            assert [text for text in [*texts, *texts.training] if condition.search(text)] == []
+
+
+def test_the_defect_that_a_behaviour_is_about_stays_the_common_one():
+    options = [(f"defect {letter}", "right", f"wrong {letter}") for letter in "abcdefghijklmn"]
+    balanced, liked = balance.Balance(0), {"wrong b", "wrong c"}
+    used = Counter(balanced.choose(options, "sibling_choice", liked)[2] for _ in range(200))
+    assert used == {"wrong b": 100, "wrong c": 100}
 
 
 def test_a_style_is_what_is_seen():

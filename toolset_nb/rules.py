@@ -16,7 +16,7 @@ from toolset_nb.tools import Catalogue, Problem, catalogue
 
 SEMANTIC = (
     *("wrong_tool", "wrong_argument", "invented_path", "call_without_asking", "call_when_unable", "call_on_small_talk"),
-    *("needless_question", "repeated_call", "destructive_unasked", "text_without_call", "unfinished"),
+    *("needless_question", "repeated_call", "destructive_unasked", "text_without_call", "unfinished", "unchecked"),
 )
 STRUCTURAL = (
     *("missing_argument", "unknown_argument", "wrong_type", "empty_session_memory", "missing_context", "foreign_ids"),

@@ -36,7 +36,7 @@ class Balance:
 
     def __init__(self, seed: int) -> None:
         self.pick = random.Random(f"balance {seed}")
-        self.used: defaultdict[str, Counter[str]] = defaultdict(Counter)  # behaviour -> defects
+        self.used: defaultdict[tuple, Counter[str]] = defaultdict(Counter)  # behaviour and whether liked -> defects
         self.surplus: Counter[tuple] = Counter()
 
     def choose(
@@ -44,16 +44,17 @@ class Balance:
     ) -> tuple[str, str, str]:
         """One of (defect, right answer, wrong answer); the behaviour's rarest defect where looks do not decide.
 
-        `liked` are the wrong answers that the behaviour is there to avoid.
+        `liked` are the wrong answers that the behaviour is there to avoid; they are compared with each other, for else
+        those of one defect would soon be the common ones.
         """
-        used = self.used[behaviour]
-        best = min(options, key=lambda option: (self._cost(option, used, option[2] in liked), self.pick.random()))
-        used[best[0]] += 1
+        best = min(options, key=lambda option: (self._cost(option, behaviour, option[2] in liked), self.pick.random()))
+        self.used[behaviour, best[2] in liked][best[0]] += 1
         for look, change in _changes(best[1], best[2]).items():
             self.surplus[look] += change
         return best
 
-    def _cost(self, option: tuple[str, str, str], used: Counter[str], liked: bool) -> float:
+    def _cost(self, option: tuple[str, str, str], behaviour: str, liked: bool) -> float:
+        used = self.used[behaviour, liked]
         cost = len(used) * used[option[0]] / (1 + used.total())  # 1 for a defect of average use
         cost -= LIKED * liked
         for look, change in _changes(option[1], option[2]).items():

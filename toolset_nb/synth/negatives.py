@@ -163,7 +163,7 @@ def again(scene: Any) -> calls.Call:
 def called(scene: Any, tool: str, slots: dict, arguments: dict) -> list[calls.Block]:
     """A call that is well formed and ought not to be made."""
     given = {key: value for key, value in arguments.items() if key != "_workspace"}
-    return [calls.Call(tool, {"context": scene.context(tool, slots), **given})]
+    return [calls.Call(tool, {"context": scene.context(tool, slots, arguments.get("_workspace", "")), **given})]
 
 
 def _goes_wrong(scene: Any, scenario: scenarios.Scenario, name: str, given: dict) -> bool:

@@ -97,7 +97,7 @@ def names(wording: str) -> frozenset[str]:
 class Speaker:
     """Picks wordings evenly, with its own random generator; `split` is training or evaluation."""
 
-    def __init__(self, seed: int, split: str = "training"):
+    def __init__(self, seed: int | str, split: str = "training"):
         self.pick = random.Random(f"speaker {split} {seed}")
         self.split = split
         self.used: Counter[str] = Counter()
@@ -141,6 +141,10 @@ class Speaker:
         entry = self.pick.choice([entry for entry in entries if self.used[str(entry)] == least])
         self.used[str(entry)] += 1
         return entry
+
+    def apart(self, key: str) -> "Speaker":
+        """A speaker of this split whose picks leave those of this one as they are."""
+        return Speaker(key, self.split)
 
     def chance(self, share: float) -> bool:
         """True in that share of cases."""

@@ -149,10 +149,11 @@ class World:
                 return made
         raise LookupError("no free title")
 
-    def line(self, besides: str = "") -> str:
-        """A line the owner would add that does not stand in the text `besides`."""
+    def line(self, besides: str = "", longer: int = 0) -> str:
+        """A line the owner would add, of more than so many characters, that does not stand in the text `besides`."""
         for _ in range(20):
-            if (line := self.value("lines")) not in besides:
+            line = self.value("lines")
+            if line not in besides and len(line) > longer:
                 return line
         raise LookupError("no new line")
 

@@ -7,7 +7,6 @@ from toolset_nb.synth.plays.parts import Play
 from toolset_nb.synth.scenes import Scene
 from toolset_nb.synth.wording import behaviours, voices
 
-NAMED = 0.4  # share of calls on a workspace's own records whose request names the workspace
 ANSWERED = {"training": 0.5, "evaluation": 0.15}  # share of single calls whose result is shown and summed up
 LOOKS = 0.9  # the same in training for tools that other behaviours begin with: most who ask for a list want the list
 LONGEST_RESULT = {"training": 1200, "evaluation": negatives.MOST_RESULT}  # characters of a result that is shown so
@@ -18,11 +17,7 @@ def single_call(tool: str) -> Play:
 
     def play(scene: Scene) -> None:
         scenario = scene.scenario(tool)
-        request, home = scene.words(scenario), scenario.arguments.get("_workspace", "default")
-        if home != "default" and (scene.speaker.split == "evaluation" or scene.speaker.chance(NAMED)):
-            texts = behaviours()["workspace"]["inside"]["requests"]
-            request = scene.speaker.request(texts, {"workspace_id": home, "request": request}, request.language)
-        scene.asks(scenario.variant, request)
+        scene.asks(scenario.variant, parts.placed(scene, scene.words(scenario), scenario, apart=False))
         parts.perform(scene, scenario)
         answer(scene, scenario)
 
@@ -53,7 +48,9 @@ def several_calls(scene: Scene) -> None:
     two = scene.words(second, one.language)
     if {first.slots.get("path"), first.slots.get("folder")} & set(second.slots.values()) - {None, ""}:
         raise LookupError("the second call would depend on the first")
-    scene.ask("several_calls", "join", {"first": one, "second": two}, one.language)
+    texts = behaviours()["several_calls"]["join"]["requests"]
+    request = scene.speaker.request(texts, {"first": one, "second": two}, one.language)
+    scene.asks("join", parts.placed(scene, request, first, second))
     scene.play(first)
     scene.memory = []  # the second call is made without knowing how the first went
     scene.play(second)
@@ -67,10 +64,11 @@ def continue_from_memory(scene: Scene) -> None:
     past = [parts.short(scene, parts.TOGETHER) for _ in range(scene.speaker.pick.choice([1, 1, 2]))]
     told = [scene.speaker.fill(voices()[scenario.tool]["memory"], scenario.slots) for scenario in past]
     scenario = parts.short(scene)
-    slots = {"memory": "; ".join(told), "request": scene.words(scenario, "en")}
+    slots = {"memory": "; ".join(told), "request": parts.placed(scene, scene.words(scenario, "en"), scenario)}
     scene.ask("continue", "memory", slots, "en")
     scene.memory = told
     parts.perform(scene, scenario)
+    parts.avoids(scene, "empty_session_memory")
     answer(scene, scenario, ("training",))
 
 
@@ -100,8 +98,10 @@ def sibling(variant: str, tool: str, forms: set[str]) -> Play:
 
     def play(scene: Scene) -> None:
         scenario = parts.of_variant(scene, tool, forms)
-        scene.ask("sibling", variant, scenario.slots)
+        request = scene.speaker.request(behaviours()["sibling"][variant]["requests"], scenario.slots)
+        scene.asks(variant, parts.placed(scene, request, scenario))
         parts.perform(scene, scenario)
+        parts.avoids(scene, "wrong_tool")
         answer(scene, scenario, ("training",))
 
     return play

@@ -1,12 +1,18 @@
 """Look before you act, and what to do when a call has failed."""
 
-from toolset_nb.synth import scenarios
+import re
+
+from toolset_nb.synth import negatives, scenarios
 from toolset_nb.synth.plays import parts
 from toolset_nb.synth.plays.parts import FEW
 from toolset_nb.synth.scenes import Scene
 from toolset_nb.synth.wording import voices
 from toolset_nb.synth.worlds import join, title
 from toolset_nb.tools import catalogue
+from toolset_nb.vault.content_manager import LONGEST_FUZZY
+
+MARKS = re.compile(r"^[-*] (\[[ x]\] )?|\.$")  # what stands around the words of a line
+MOST_MARKS = len("- [ ] .")
 
 
 def verify_empty(scene: Scene) -> None:
@@ -134,14 +140,15 @@ def recover_exists(scene: Scene) -> None:
 
 
 def recover_no_match(scene: Scene) -> None:
-    """The text to replace was not there; it reads otherwise."""
+    """The text to replace was not there; it reads otherwise. A short one would have been replaced where it nearly stands."""
     scenario = parts.of_variant(scene, "contentManager_replaceContent", "swap")
-    others = [change["old"] for change in scene.world.values["changes"] if change["old"] != scenario.slots["old"]]
-    slots = scenario.slots | {"wrong": scene.world.pick.choice(others)}
-    scene.ask("recover", "no_match", slots)
-    parts.tried(scene, "recover", "no_match", wrong=slots["wrong"], note=slots["note"])
-    again = scenario.arguments | {"oldContent": slots["wrong"]}
-    parts.once_more(scene, scenario.tool, slots | {"old": slots["wrong"]}, again)
+    text = scene.world.text(scenario.arguments["filePath"])
+    wrong = MARKS.sub("", scene.world.line(besides=text, longer=LONGEST_FUZZY + MOST_MARKS))
+    again = scenario.arguments | {"oldContent": wrong}
+    parts.failing(scene, scenario.tool, parts.bare(scene) | again)
+    scene.ask("recover", "no_match", scenario.slots | {"wrong": f"'{wrong}'"})
+    parts.tried(scene, "recover", "no_match", wrong=wrong, note=scenario.slots["note"])
+    parts.once_more(scene, scenario.tool, scenario.slots | {"old": wrong}, again)
     parts.perform(scene, scenario)
 
 
@@ -150,13 +157,12 @@ def recover_again(scene: Scene) -> None:
     scenario = parts.short(scene)
     required = [key for key in catalogue().tools[scenario.tool].parameters.get("required", []) if key != "context"]
     dropped = scene.world.pick.choice(required or scenarios.nothing())
-    context = scene.context(scenario.tool, scenario.slots)
-    given = {key: value for key, value in scenario.arguments.items() if key not in (dropped, "_workspace")}
-    result = scene.world.vault.rehearse(scenario.tool, {"context": context, **given})
-    if result["success"]:
-        raise LookupError("the call works without it")
-    request = scene.words(scenario)
-    scene.ask("recover", "again", {"error": result["error"], "request": request}, request.language)
-    parts.tried(scene, "recover", "again", error=result["error"])
+    given = {key: value for key, value in scenario.arguments.items() if key != dropped}
+    error = parts.failing(
+        scene, scenario.tool, negatives.called(scene, scenario.tool, scenario.slots, given)[0].arguments
+    )
+    request = parts.placed(scene, scene.words(scenario), scenario)
+    scene.ask("recover", "again", {"error": error, "request": request}, request.language)
+    parts.tried(scene, "recover", "again", error=error)
     parts.once_more(scene, scenario.tool, scenario.slots, given, "missing_argument")
     parts.perform(scene, scenario)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from toolset_nb import calls
 from toolset_nb.synth import negatives, reports, scenarios
 from toolset_nb.synth.scenes import Scene
-from toolset_nb.synth.wording import behaviours, voices
+from toolset_nb.synth.wording import Said, Speaker, behaviours, voices
 from toolset_nb.synth.worlds import join, title
 
 LONGEST_PART = 300  # characters of a request that stands inside another
@@ -13,6 +13,14 @@ CLOSED = 0.6  # share of the chains that end with words; the others end with the
 TRIES = 12
 FEW = 3  # hits that a look for one note asks for
 Play = Callable[[Scene], None]
+BY_WORKSPACE = {  # tools that find and make records in the context's workspace alone
+    "memoryManager_createSession",
+    "memoryManager_listSessions",
+    "memoryManager_loadSession",
+    "memoryManager_createState",
+    "memoryManager_listStates",
+    "memoryManager_loadState",
+}
 TOGETHER = (  # tools whose calls need no long request
     "vaultManager_createFolder",
     "vaultManager_deleteNote",
@@ -48,6 +56,12 @@ def perform(scene: Scene, scenario: scenarios.Scenario, workspace: str = "") -> 
     scene.play(scenario)
     if scene.contrast:
         scene.wrong += negatives.of_call(scene, scenario)
+
+
+def avoids(scene: Scene, defect: str) -> None:
+    """The behaviour is there to avoid the wrong answers with this defect."""
+    scene.matched += [each for each in scene.wrong if each[0] == defect]
+    scene.wrong = [each for each in scene.wrong if each[0] != defect]
 
 
 def of_variant(scene: Scene, tool: str, wanted: str | set[str]) -> scenarios.Scenario:
@@ -159,8 +173,15 @@ def unlooked(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
         act = negatives.called(scene, tool, slots, arguments)
         result = calls.Result(scene.world.vault.rehearse(tool, act[0].arguments))
         said = scene.speaker.fill(voices()[tool]["said"], slots)
-        defect = "destructive_unasked" if "delete" in tool else "wrong_tool"
-        scene.matched += [(defect, None, act), (defect, None, [*act, result, said])]
+        scene.matched += [("unchecked", None, act), ("unchecked", None, [*act, result, said])]
+
+
+def failing(scene: Scene, tool: str, given: dict) -> str:
+    """The error with which the vault refuses a call; raises LookupError where it makes it."""
+    result = scene.world.vault.rehearse(tool, given)
+    if result["success"]:
+        raise LookupError("the call does not fail")
+    return result["error"]
 
 
 def once_more(scene: Scene, tool: str, slots: dict, arguments: dict, defect: str = "repeated_call") -> None:
@@ -187,10 +208,26 @@ def own(scene: Scene, table: str) -> dict:
 def ask_inside(scene: Scene, variant: str, slots: dict[str, str]) -> None:
     """A request of a chain in words that name the scene's workspace."""
     request = scene.speaker.request(behaviours()["multi_step"][variant]["requests"], slots)
-    if scene.workspace != "default":
-        texts = behaviours()["workspace"]["inside"]["requests"]
-        request = scene.speaker.request(texts, {"workspace_id": scene.workspace, "request": request}, request.language)
-    scene.asks(variant, request)
+    scene.asks(variant, _naming(scene.workspace, request, scene.speaker))
+
+
+def placed(scene: Scene, request: Said, *made: scenarios.Scenario, apart: bool = True) -> Said:
+    """The request in words that name the workspace where a call of these finds or makes its record in that one alone.
+
+    Most plays came to name it later: a speaker apart words that, so that no other task is worded anew.
+    """
+    homes = [
+        each.arguments.get("_workspace", scene.workspace if each.tool in BY_WORKSPACE else "default") for each in made
+    ]
+    home = next((home for home in homes if home != "default"), "default")
+    return _naming(home, request, scene.speaker.apart(request) if apart else scene.speaker)
+
+
+def _naming(workspace: str, request: Said, speaker: Speaker) -> Said:
+    if workspace == "default":
+        return request
+    texts = behaviours()["workspace"]["inside"]["requests"]
+    return speaker.request(texts, {"workspace_id": workspace, "request": request}, request.language)
 
 
 def is_note_in(folder: str, entry) -> bool:
