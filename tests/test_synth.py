@@ -131,6 +131,17 @@ def test_closing_words_report_what_a_look_up_found():
     assert "I found no note with" in str(reports.closings("vaultLibrarian_searchContent", none, "en"))
 
 
+def test_all_that_was_found_is_counted_where_a_limit_shows_less():
+    hits = [{"title": name} for name in ("Soup", "Stew", "Bread")]
+    search = reports.facts("vaultLibrarian_searchContent", {"results": hits, "totalResults": 29})
+    assert (search["hits"], search["names"]) == ("29 notes", "Soup, Stew, Bread, ...")
+    sessions = {"data": {"sessions": [{"name": "Monday"}, {"name": "Tuesday"}], "total": 7, "filtered": 2}}
+    listed = reports.facts("memoryManager_listSessions", sessions)
+    assert (listed["hits"], listed["names"]) == ("7 sessions", "Monday, Tuesday, ...")
+    both = {"merged": {"totalQueries": 2, "totalResults": 1, "combinedCategories": {"content": hits[:1]}}}
+    assert reports.facts("vaultLibrarian_batch", both)["hits"] == "1 hit"
+
+
 def test_a_short_text_is_read_whole_and_a_long_one_begun():
     note = {"data": {"content": "---\ntags: [a]\n---\nOne line.\n"}}
     assert reports.facts("contentManager_readContent", note) == {"text": "One line."}

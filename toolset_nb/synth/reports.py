@@ -8,6 +8,7 @@ NAMED = 3  # names that closing words give
 WHOLE = 300  # characters of a text that is said whole
 LONGEST_NAME = 70
 LISTS = ("results", "searches", "merged", "prompts", "models", "commands", "states", "sessions", "workspaces")
+TOTALS = ("totalResults", "total")
 NAMES = ("title", "name", "model", "path", "content")  # the first of them that a hit has
 
 
@@ -23,6 +24,15 @@ def hits(result: dict) -> list[str]:
     else:
         found = next((data[key] for key in LISTS if isinstance(data.get(key), list)), [data])
     return [_name(hit) for hit in found]
+
+
+def total(result: dict) -> int:
+    """How many were found; a limited look-up shows fewer, and its result tells the number of all."""
+    data = result.get("data") or result
+    if "searches" in data:
+        return sum(search["totalResults"] for search in data["searches"])
+    data = data.get("merged", data)
+    return next((data[key] for key in TOTALS if key in data), len(hits(result)))
 
 
 def empty(tool: str, result: dict) -> bool:
@@ -56,13 +66,11 @@ def facts(tool: str, result: dict) -> dict[str, str]:
         return {}
     if tool == "contentManager_readContent":
         return {"text": beginning(text(result))}
-    found, (one, several) = hits(result), closing["noun"]
-    made = {
-        "count": str(len(found)),
-        "hits": f"{len(found)} {one if len(found) == 1 else several}" if found else f"no {one}",
-    }
+    found, count, (one, several) = hits(result), total(result), closing["noun"]
+    made = {"count": str(count), "hits": f"{count} {one if count == 1 else several}" if count else f"no {one}"}
     if found:
-        made |= {"first": found[0], "names": ", ".join(found[:NAMED]) + (", ..." if len(found) > NAMED else "")}
+        named = found[:NAMED]
+        made |= {"first": found[0], "names": ", ".join(named) + (", ..." if count > len(named) else "")}
     data = result.get("data") or result
     return made | ({"text": beginning(data["prompt"])} if tool == "agentManager_getAgent" else {})
 
