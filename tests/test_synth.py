@@ -125,10 +125,27 @@ def test_closing_words_report_what_a_look_up_found():
     found, none = {"results": hits}, {"results": []}
     facts = reports.facts("vaultLibrarian_searchContent", found)
     assert facts == {"count": "4", "hits": "4 notes", "first": "Soup", "names": "Soup, Stew, Bread, ..."}
-    slots = [wording.names(text) for text in reports.closings("vaultLibrarian_searchContent", found, "en")]
+    slots = [wording.names(text) for text in reports.closings("vaultLibrarian_searchContent", found, "en", {})]
     assert all(each & {"hits", "first", "names"} for each in slots)
-    assert "Aucun résultat." in reports.closings("vaultLibrarian_searchContent", none, "fr")
-    assert "I found no note with" in str(reports.closings("vaultLibrarian_searchContent", none, "en"))
+    assert "Aucun résultat." in reports.closings("vaultLibrarian_searchContent", none, "fr", {})
+    assert "I found no note with" in str(reports.closings("vaultLibrarian_searchContent", none, "en", {}))
+
+
+def test_a_narrowed_look_up_says_nothing_of_what_it_left_out():
+    def said(tool, result, language="en", **arguments):
+        return reports.closings(tool, result, language, arguments)
+
+    none, agents = {"results": []}, {"data": {"prompts": [{"name": "Editor"}], "totalCount": 4}}
+    assert "There is no record of {query}." in said("vaultLibrarian_searchMemory", none, workspaceId="default")
+    for narrowing in ({"memoryTypes": ["states"]}, {"dateRange": {}}, {"workspaceId": "ws_1"}):
+        assert "There is no record of {query}." not in said("vaultLibrarian_searchMemory", none, **narrowing)
+    assert "You have {hits}: {names}" in said("agentManager_listAgents", agents)
+    assert "Switched on: {names}" in said("agentManager_listAgents", agents, enabledOnly=True)
+    assert "Aucun résultat." not in said("vaultLibrarian_searchContent", none, "fr", paths=["Recipes"])
+    for name, own in wording.answers()["closings"].items():
+        parameters = catalogue().tools[name].parameters["properties"] if name != "languages" else {}
+        assert set(own.get("narrowed_by", [])) <= parameters.keys(), name
+        assert {"narrowed", "narrowed_empty"} <= own.keys() or "narrowed_by" not in own, name
 
 
 def test_all_that_was_found_is_counted_where_a_limit_shows_less():

@@ -75,15 +75,21 @@ def facts(tool: str, result: dict) -> dict[str, str]:
     return made | ({"text": beginning(data["prompt"])} if tool == "agentManager_getAgent" else {})
 
 
-def closings(tool: str, result: dict, language: str) -> list[str]:
-    """Wordings that fit a look-up's result, in the language of the request where there are some."""
-    reads = tool in ("contentManager_readContent", "agentManager_getAgent")
-    own, other = answers()["closings"][tool], answers()["closings"]["languages"].get(language)
+def closings(tool: str, result: dict, language: str, arguments: dict[str, Any]) -> list[str]:
+    """Wordings that fit a look-up with these arguments and its result, in the language of the request where there are some."""
+    own, other = answers()["closings"][tool], answers()["closings"]["languages"].get(language, {})
+    kind = _kind(own, tool, result, arguments)
+    return other.get(kind) or own[kind]
+
+
+def _kind(own: dict, tool: str, result: dict, arguments: dict[str, Any]) -> str:
+    """Which list of wordings a result asks for."""
+    narrowed = any(arguments.get(name, "default") != "default" for name in own.get("narrowed_by", ()))
     if empty(tool, result):
-        return other["empty"] if other else own["empty"]
-    if tool == "contentManager_readContent" and len(text(result)) > WHOLE:
-        return (other or own)["begins"]
-    return other["text" if reads else "found"] if other else own["found"]
+        return "narrowed_empty" if narrowed else "empty"
+    if "text" in own:
+        return "begins" if "begins" in own and len(text(result)) > WHOLE else "text"
+    return "narrowed" if narrowed else "found"
 
 
 def _name(hit: dict[str, Any]) -> str:

@@ -157,7 +157,7 @@ class Scene:
         facts, said = {}, voices()[scenario.tool]["said"]
         if self.training and scenario.tool in answers()["closings"]:
             facts = reports.facts(scenario.tool, self.results[-1])
-            said = reports.closings(scenario.tool, self.results[-1], self.language)
+            said = reports.closings(scenario.tool, self.results[-1], self.language, scenario.arguments)
         return self.speaker.fill(said, scenario.slots | facts)
 
     def say(self, text: str) -> None:

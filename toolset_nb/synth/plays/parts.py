@@ -140,9 +140,8 @@ def read_out(scene: Scene, behaviour: str, path: str, variant: str = "") -> None
     result = scene.results[-1]
     if reports.empty("contentManager_readContent", result):
         raise LookupError("nothing is written there")
-    texts = [
-        text for text in reports.closings("contentManager_readContent", result, scene.language) if "{note}" in text
-    ]
+    said = reports.closings("contentManager_readContent", result, scene.language, {})
+    texts = [text for text in said if "{note}" in text]
     facts = reports.facts("contentManager_readContent", result)
     return scene.end(scene.speaker.fill(texts, facts | {"note": title(path)}))
 
