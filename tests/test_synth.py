@@ -159,6 +159,48 @@ def test_all_that_was_found_is_counted_where_a_limit_shows_less():
     assert reports.facts("vaultLibrarian_batch", both)["hits"] == "1 hit"
 
 
+@pytest.mark.parametrize(
+    ("tool", "result", "told"),
+    [
+        ("agentManager_executePrompt", {"data": {"response": "Seven."}}, "Seven."),
+        (
+            "agentManager_batchExecutePrompt",
+            {"data": {"results": [{"response": "Seven."}, {"response": "Blue."}]}},
+            "1. Seven.\n2. Blue.",
+        ),
+        (
+            "memoryManager_loadSession",
+            {"data": {"name": "S", "sessionContext": {"summary": "All counted."}}},
+            "All counted.",
+        ),
+        (
+            "contentManager_batchContent",
+            {
+                "data": {
+                    "results": [{"type": "read", "filePath": "A/B.md", "data": {"content": "---\na: 1\n---\nOne\ntwo"}}]
+                }
+            },
+            "- B: One two",
+        ),
+        (
+            "get_tools",
+            {"tools": [{"name": "x", "inputSchema": {"properties": {"path": {}, "depth": {}}, "required": ["path"]}}]},
+            "- x: path; optional: depth",
+        ),
+        ("get_tools", {"tools": [], "overview": {"agent": ["a", "b", "c", "d"]}}, "- agent (4): a, b, c, ..."),
+    ],
+)
+def test_closing_words_hold_what_was_answered_read_or_restored(tool, result, told):
+    assert reports.tells(tool, result) and reports.facts(tool, result)["text"] == told
+    for tongue in ("en", "de", "fr", "es", "it", "nl", "pt", "sv", "pl"):
+        assert all("{text}" in text for text in reports.closings(tool, result, tongue, {})), tongue
+
+
+def test_nothing_is_told_of_notes_that_were_written():
+    written = {"data": {"results": [{"type": "append", "filePath": "A.md", "data": {"totalLength": 3}}]}}
+    assert not reports.tells("contentManager_batchContent", written)
+
+
 def test_a_short_text_is_read_whole_and_a_long_one_begun():
     note = {"data": {"content": "---\ntags: [a]\n---\nOne line.\n"}}
     assert reports.facts("contentManager_readContent", note) == {"text": "One line."}

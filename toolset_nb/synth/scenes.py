@@ -153,12 +153,12 @@ class Scene:
         return f"{name} failed: {result['error']}"
 
     def closing(self, scenario: Scenario) -> str:
-        """Closing words after one call; of a look-up they report what it found."""
-        facts, said = {}, voices()[scenario.tool]["said"]
-        if self.training and scenario.tool in answers()["closings"]:
-            facts = reports.facts(scenario.tool, self.results[-1])
-            said = reports.closings(scenario.tool, self.results[-1], self.language, scenario.arguments)
-        return self.speaker.fill(said, scenario.slots | facts)
+        """Closing words after one call; in training they report what a look-up found or a prompt was answered."""
+        result = self.results[-1]
+        if not self.training or not reports.tells(scenario.tool, result):
+            return self.speaker.fill(voices()[scenario.tool]["said"], scenario.slots)
+        said = reports.closings(scenario.tool, result, self.language, scenario.arguments)
+        return self.speaker.fill(said, scenario.slots | reports.facts(scenario.tool, result))
 
     def say(self, text: str) -> None:
         """Words of the assistant, after the result of the call before them."""
