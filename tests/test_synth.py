@@ -272,6 +272,33 @@ def test_verification_notices_a_changed_row(made, broken):
     assert any(fault.startswith(rows[at]["id"]) for fault in generate.verify(rows))
 
 
+def test_a_call_remembers_all_that_was_told_and_done(made):
+    scene = scenes.Scene(None, wording.Speaker(0), "session", "default", memory=["Read A", "Moved B", "Listed C"])
+    assert {scene.remembered() for _ in range(6)} == {"Read A; Moved B; Listed C"}
+    for row in made[0]:
+        first, *later = calls.parse(row["conversations"][1]["content"]).calls or [None]
+        if row["meta"]["behaviour"] == "continue_from_memory":
+            told = first.arguments["context"]["sessionMemory"]
+            assert told in row["conversations"][0]["content"]
+            assert not any(scenes.tells_of(told, path) for path in scenes.paths(first.arguments))
+
+
+@pytest.mark.parametrize(
+    ("told", "path", "named"),
+    [
+        ("Made the folder Care/05 May/Tomatoes", "Care/05 May", True),
+        ("Made the folder Care/05 May/Tomatoes", "Care/05 May/Tomatoes.md", True),
+        ("Deleted the folder Care/05 May; read A", "Care/05 May/Beans.md", True),
+        ("Made the folder Care/05 May/Tomatoes", "Care/06 June/Beans.md", False),
+        ("Read Careful/Tomatoes", "Care/06 June.md", False),
+        ("Listed the agents", "", True),
+        ("Listed the agents", "/", True),
+    ],
+)
+def test_what_was_told_names_a_path_what_is_in_it_and_what_holds_it(told, path, named):
+    assert scenes.tells_of(told, path) == named
+
+
 def test_an_unsaid_value_is_noticed():
     blocks = [calls.Call("contentManager_readContent", {"context": {}, "filePath": "Recipes/Soup.md"})]
     assert scenes.ungrounded("read Recipes/Soup to me", blocks) == ""
