@@ -8,9 +8,22 @@ import pytest
 
 from toolset_nb import calls, rules, tasks
 from toolset_nb.__main__ import main
-from toolset_nb.synth import balance, generate, plays, reports, scenes, similarity, teacher, views, wording, worlds
+from toolset_nb.synth import (
+    balance,
+    generate,
+    plays,
+    reports,
+    scenes,
+    similarity,
+    teacher,
+    variety,
+    views,
+    wording,
+    worlds,
+)
 from toolset_nb.synth import tasks as making
 from toolset_nb.synth.languages import language
+from toolset_nb.synth.plays.parts import _first
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import fixtures
 
@@ -297,6 +310,34 @@ def test_a_call_remembers_all_that_was_told_and_done(made):
 )
 def test_what_was_told_names_a_path_what_is_in_it_and_what_holds_it(told, path, named):
     assert scenes.tells_of(told, path) == named
+
+
+def test_what_is_looked_for_is_no_front_matter_but_words_that_tell_something(tmp_path):
+    original = worlds.build("cooking", tmp_path / "cooking")
+    world = worlds.World(variety.fresh(original, tmp_path / "fresh", "cooking-0"), "cooking", 0, "cooking-0")
+    note = "---\nrating: '3'\nmood: quite meh\n---\nIt was so there.\nSimmer lentils slowly.\n"
+    for _ in range(20):
+        assert {"lentils", "Simmer", "slowly"} & set(world.phrase(note, 2, 3).split())
+    with pytest.raises(LookupError):
+        world.phrase("---\nrating: very good bread\n---\nIt was so there.\n", 2, 3)
+
+
+def test_a_note_is_the_first_hit_only_where_no_other_fits_as_well(tmp_path):
+    original = worlds.build("cooking", tmp_path / "cooking")
+    world = worlds.World(variety.fresh(original, tmp_path / "fresh", "cooking-0"), "cooking", 0, "cooking-0")
+    scene = scenes.Scene(world, wording.Speaker(0), "session_1", "default")
+    world.vault.tree.write("One.md", "quokka stew")
+    world.vault.tree.commit()
+    assert _first(scene, "quokka stew") == "One.md"
+    world.vault.tree.write("Two.md", "quokka stew")
+    world.vault.tree.commit()
+    assert _first(scene, "quokka stew") == ""
+
+
+def test_no_task_looks_for_a_field_of_front_matter():
+    field = re.compile(r"(?:something on|note on|dropped|alles, was mit) \S+: ")
+    asked = [task for name in ("tasks", "behavior") for task in tasks.load(name)]
+    assert [task["id"] for task in asked if field.search(task["question"])] == []
 
 
 def test_an_unsaid_value_is_noticed():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from toolset_nb.synth.wording import answers
+from toolset_nb.synth.worlds import body
 
 NAMED = 3  # names that closing words give
 WHOLE = 300  # characters of a text that is said whole
@@ -102,13 +103,6 @@ def _name(hit: dict[str, Any]) -> str:
     return name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME].rpartition(" ")[0] + " ..."
 
 
-def _body(content: str) -> str:
-    """The text of a note that was read, without front matter."""
-    if content.startswith("---\n") and "\n---\n" in content:
-        content = content.split("\n---\n", 1)[1]
-    return content.strip()
-
-
 def _short(whole: str) -> str:
     """A text on one line, cut where it is long."""
     line = " ".join(whole.split())
@@ -122,7 +116,7 @@ def _replies(data: dict) -> str:
 def _quotes(data: dict) -> str:
     """The beginnings of the notes that were read; "" where notes were written."""
     read = [entry for entry in data["results"] if entry["type"] == "read"]
-    return "\n".join(f"- {_name({'path': e['filePath']})}: {_short(_body(e['data']['content'])) or '-'}" for e in read)
+    return "\n".join(f"- {_name({'path': e['filePath']})}: {_short(body(e['data']['content'])) or '-'}" for e in read)
 
 
 def _tools(data: dict) -> str:
@@ -149,7 +143,7 @@ TEXTS: dict[str, Callable[[dict], str]] = {  # tool -> what is told of its data
     "agentManager_executePrompt": lambda data: data["response"],
     "agentManager_getAgent": lambda data: data["prompt"],
     "contentManager_batchContent": _quotes,
-    "contentManager_readContent": lambda data: _body(data["content"]),
+    "contentManager_readContent": lambda data: body(data["content"]).strip(),
     "get_tools": _tools,
     "memoryManager_loadSession": lambda data: data["sessionContext"]["summary"],
 }
