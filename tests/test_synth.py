@@ -17,12 +17,14 @@ from toolset_nb.synth import (
     scenes,
     similarity,
     teacher,
+    variety,
     views,
     wording,
     worlds,
 )
 from toolset_nb.synth import tasks as making
 from toolset_nb.synth.languages import language
+from toolset_nb.synth.plays.parts import _first
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import fixtures
 
@@ -148,10 +150,80 @@ def test_closing_words_report_what_a_look_up_found():
     found, none = {"results": hits}, {"results": []}
     facts = reports.facts("vaultLibrarian_searchContent", found)
     assert facts == {"count": "4", "hits": "4 notes", "first": "Soup", "names": "Soup, Stew, Bread, ..."}
-    slots = [wording.names(text) for text in reports.closings("vaultLibrarian_searchContent", found, "en")]
+    slots = [wording.names(text) for text in reports.closings("vaultLibrarian_searchContent", found, "en", {})]
     assert all(each & {"hits", "first", "names"} for each in slots)
-    assert "Aucun résultat." in reports.closings("vaultLibrarian_searchContent", none, "fr")
-    assert "I found no note with" in str(reports.closings("vaultLibrarian_searchContent", none, "en"))
+    assert "Aucun résultat." in reports.closings("vaultLibrarian_searchContent", none, "fr", {})
+    assert "I found no note with" in str(reports.closings("vaultLibrarian_searchContent", none, "en", {}))
+
+
+def test_a_narrowed_look_up_says_nothing_of_what_it_left_out():
+    def said(tool, result, language="en", **arguments):
+        return reports.closings(tool, result, language, arguments)
+
+    none, agents = {"results": []}, {"data": {"prompts": [{"name": "Editor"}], "totalCount": 4}}
+    assert "There is no record of {query}." in said("vaultLibrarian_searchMemory", none, workspaceId="default")
+    for narrowing in ({"memoryTypes": ["states"]}, {"dateRange": {}}, {"workspaceId": "ws_1"}):
+        assert "There is no record of {query}." not in said("vaultLibrarian_searchMemory", none, **narrowing)
+    assert "You have {hits}: {names}" in said("agentManager_listAgents", agents)
+    assert "Switched on: {names}" in said("agentManager_listAgents", agents, enabledOnly=True)
+    assert "Aucun résultat." not in said("vaultLibrarian_searchContent", none, "fr", paths=["Recipes"])
+    for name, own in wording.answers()["closings"].items():
+        parameters = catalogue().tools[name].parameters["properties"] if name != "languages" else {}
+        assert set(own.get("narrowed_by", [])) <= parameters.keys(), name
+        assert {"narrowed", "narrowed_empty"} <= own.keys() or "narrowed_by" not in own, name
+
+
+def test_all_that_was_found_is_counted_where_a_limit_shows_less():
+    hits = [{"title": name} for name in ("Soup", "Stew", "Bread")]
+    search = reports.facts("vaultLibrarian_searchContent", {"results": hits, "totalResults": 29})
+    assert (search["hits"], search["names"]) == ("29 notes", "Soup, Stew, Bread, ...")
+    sessions = {"data": {"sessions": [{"name": "Monday"}, {"name": "Tuesday"}], "total": 7, "filtered": 2}}
+    listed = reports.facts("memoryManager_listSessions", sessions)
+    assert (listed["hits"], listed["names"]) == ("7 sessions", "Monday, Tuesday, ...")
+    both = {"merged": {"totalQueries": 2, "totalResults": 1, "combinedCategories": {"content": hits[:1]}}}
+    assert reports.facts("vaultLibrarian_batch", both)["hits"] == "1 hit"
+
+
+@pytest.mark.parametrize(
+    ("tool", "result", "told"),
+    [
+        ("agentManager_executePrompt", {"data": {"response": "Seven."}}, "Seven."),
+        (
+            "agentManager_batchExecutePrompt",
+            {"data": {"results": [{"response": "Seven."}, {"response": "Blue."}]}},
+            "1. Seven.\n2. Blue.",
+        ),
+        (
+            "memoryManager_loadSession",
+            {"data": {"name": "S", "sessionContext": {"summary": "All counted."}}},
+            "All counted.",
+        ),
+        (
+            "contentManager_batchContent",
+            {
+                "data": {
+                    "results": [{"type": "read", "filePath": "A/B.md", "data": {"content": "---\na: 1\n---\nOne\ntwo"}}]
+                }
+            },
+            "- B: One two",
+        ),
+        (
+            "get_tools",
+            {"tools": [{"name": "x", "inputSchema": {"properties": {"path": {}, "depth": {}}, "required": ["path"]}}]},
+            "- x: path; optional: depth",
+        ),
+        ("get_tools", {"tools": [], "overview": {"agent": ["a", "b", "c", "d"]}}, "- agent (4): a, b, c, ..."),
+    ],
+)
+def test_closing_words_hold_what_was_answered_read_or_restored(tool, result, told):
+    assert reports.tells(tool, result) and reports.facts(tool, result)["text"] == told
+    for tongue in ("en", "de", "fr", "es", "it", "nl", "pt", "sv", "pl"):
+        assert all("{text}" in text for text in reports.closings(tool, result, tongue, {})), tongue
+
+
+def test_nothing_is_told_of_notes_that_were_written():
+    written = {"data": {"results": [{"type": "append", "filePath": "A.md", "data": {"totalLength": 3}}]}}
+    assert not reports.tells("contentManager_batchContent", written)
 
 
 def test_a_short_text_is_read_whole_and_a_long_one_begun():
@@ -279,6 +351,61 @@ def test_a_call_that_is_said_to_have_failed_fails(split, played, monkeypatch):
         monkeypatch.setattr(making, "PLAYS", {key: plays.PLAYS[key] for key in keys})
         list(making.make())
     assert tried.keys() == {key[1] for key in keys} and tried["no_match"] > 1
+
+
+def test_a_call_remembers_all_that_was_told_and_done(made):
+    scene = scenes.Scene(None, wording.Speaker(0), "session", "default", memory=["Read A", "Moved B", "Listed C"])
+    assert {scene.remembered() for _ in range(6)} == {"Read A; Moved B; Listed C"}
+    for row in made[0]:
+        first, *later = calls.parse(row["conversations"][1]["content"]).calls or [None]
+        if row["meta"]["behaviour"] == "continue_from_memory":
+            told = first.arguments["context"]["sessionMemory"]
+            assert told in row["conversations"][0]["content"]
+            assert not any(scenes.tells_of(told, path) for path in scenes.paths(first.arguments))
+
+
+@pytest.mark.parametrize(
+    ("told", "path", "named"),
+    [
+        ("Made the folder Care/05 May/Tomatoes", "Care/05 May", True),
+        ("Made the folder Care/05 May/Tomatoes", "Care/05 May/Tomatoes.md", True),
+        ("Deleted the folder Care/05 May; read A", "Care/05 May/Beans.md", True),
+        ("Made the folder Care/05 May/Tomatoes", "Care/06 June/Beans.md", False),
+        ("Read Careful/Tomatoes", "Care/06 June.md", False),
+        ("Listed the agents", "", True),
+        ("Listed the agents", "/", True),
+    ],
+)
+def test_what_was_told_names_a_path_what_is_in_it_and_what_holds_it(told, path, named):
+    assert scenes.tells_of(told, path) == named
+
+
+def test_what_is_looked_for_is_no_front_matter_but_words_that_tell_something(tmp_path):
+    original = worlds.build("cooking", tmp_path / "cooking")
+    world = worlds.World(variety.fresh(original, tmp_path / "fresh", "cooking-0"), "cooking", 0, "cooking-0")
+    note = "---\nrating: '3'\nmood: quite meh\n---\nIt was so there.\nSimmer lentils slowly.\n"
+    for _ in range(20):
+        assert {"lentils", "Simmer", "slowly"} & set(world.phrase(note, 2, 3).split())
+    with pytest.raises(LookupError):
+        world.phrase("---\nrating: very good bread\n---\nIt was so there.\n", 2, 3)
+
+
+def test_a_note_is_the_first_hit_only_where_no_other_fits_as_well(tmp_path):
+    original = worlds.build("cooking", tmp_path / "cooking")
+    world = worlds.World(variety.fresh(original, tmp_path / "fresh", "cooking-0"), "cooking", 0, "cooking-0")
+    scene = scenes.Scene(world, wording.Speaker(0), "session_1", "default")
+    world.vault.tree.write("One.md", "quokka stew")
+    world.vault.tree.commit()
+    assert _first(scene, "quokka stew") == "One.md"
+    world.vault.tree.write("Two.md", "quokka stew")
+    world.vault.tree.commit()
+    assert _first(scene, "quokka stew") == ""
+
+
+def test_no_task_looks_for_a_field_of_front_matter():
+    field = re.compile(r"(?:something on|note on|dropped|alles, was mit) \S+: ")
+    asked = [task for name in ("tasks", "behavior") for task in tasks.load(name)]
+    assert [task["id"] for task in asked if field.search(task["question"])] == []
 
 
 def test_an_unsaid_value_is_noticed():

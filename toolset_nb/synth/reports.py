@@ -1,13 +1,17 @@
-"""What a look-up's result holds, in a few words: the number of hits, the first names, a note's text or its beginning."""
+"""What a result holds, in a few words: the number of hits and the first names, or what is read, answered, restored there."""
 
+from collections.abc import Callable
 from typing import Any
 
 from toolset_nb.synth.wording import answers
+from toolset_nb.synth.worlds import body
 
 NAMED = 3  # names that closing words give
 WHOLE = 300  # characters of a text that is said whole
 LONGEST_NAME = 70
+QUOTED = 120  # characters of each of several texts
 LISTS = ("results", "searches", "merged", "prompts", "models", "commands", "states", "sessions", "workspaces")
+TOTALS = ("totalResults", "total")
 NAMES = ("title", "name", "model", "path", "content")  # the first of them that a hit has
 
 
@@ -25,19 +29,23 @@ def hits(result: dict) -> list[str]:
     return [_name(hit) for hit in found]
 
 
+def total(result: dict) -> int:
+    """How many were found; a limited look-up shows fewer, and its result tells the number of all."""
+    data = result.get("data") or result
+    if "searches" in data:
+        return sum(search["totalResults"] for search in data["searches"])
+    data = data.get("merged", data)
+    return next((data[key] for key in TOTALS if key in data), len(hits(result)))
+
+
 def empty(tool: str, result: dict) -> bool:
     """Whether a look-up found nothing."""
-    if tool == "contentManager_readContent":
-        return not text(result)
-    return not hits(result)
+    return not (text(tool, result) if tool in TEXTS else hits(result))
 
 
-def text(result: dict) -> str:
-    """The text of a note that was read, without front matter."""
-    content = result["data"]["content"]
-    if content.startswith("---\n") and "\n---\n" in content:
-        content = content.split("\n---\n", 1)[1]
-    return content.strip()
+def text(tool: str, result: dict) -> str:
+    """What closing words give of a result that is no list; "" where it holds nothing to be told."""
+    return TEXTS[tool](result.get("data") or result)
 
 
 def beginning(whole: str) -> str:
@@ -49,33 +57,42 @@ def beginning(whole: str) -> str:
     return (cut[:end] if end > WHOLE // 4 else cut.rpartition(" ")[0]).rstrip()
 
 
+def tells(tool: str, result: dict) -> bool:
+    """Whether there are closing words that report from this result."""
+    own = answers()["closings"].get(tool)
+    return own is not None and ("empty" in own or not empty(tool, result))
+
+
 def facts(tool: str, result: dict) -> dict[str, str]:
-    """Slots for words about a look-up's result; none for other tools."""
+    """Slots for words about what a result holds; none for tools whose results are not told of."""
     closing = answers()["closings"].get(tool)
     if closing is None:
         return {}
-    if tool == "contentManager_readContent":
-        return {"text": beginning(text(result))}
-    found, (one, several) = hits(result), closing["noun"]
-    made = {
-        "count": str(len(found)),
-        "hits": f"{len(found)} {one if len(found) == 1 else several}" if found else f"no {one}",
-    }
+    if tool in TEXTS:
+        whole, name = text(tool, result), (result.get("data") or result).get("name")
+        return {"text": beginning(whole) if "begins" in closing else whole} | ({"first": name} if name else {})
+    found, count, (one, several) = hits(result), total(result), closing["noun"]
+    made = {"count": str(count), "hits": f"{count} {one if count == 1 else several}" if count else f"no {one}"}
     if found:
-        made |= {"first": found[0], "names": ", ".join(found[:NAMED]) + (", ..." if len(found) > NAMED else "")}
-    data = result.get("data") or result
-    return made | ({"text": beginning(data["prompt"])} if tool == "agentManager_getAgent" else {})
+        made |= {"first": found[0], "names": _first(found, count)}
+    return made
 
 
-def closings(tool: str, result: dict, language: str) -> list[str]:
-    """Wordings that fit a look-up's result, in the language of the request where there are some."""
-    reads = tool in ("contentManager_readContent", "agentManager_getAgent")
-    own, other = answers()["closings"][tool], answers()["closings"]["languages"].get(language)
+def closings(tool: str, result: dict, language: str, arguments: dict[str, Any]) -> list[str]:
+    """Wordings that fit a look-up with these arguments and its result, in the language of the request where there are some."""
+    own, other = answers()["closings"][tool], answers()["closings"]["languages"].get(language, {})
+    kind = _kind(own, tool, result, arguments)
+    return (other.get(tool) if kind == "text" else None) or other.get(kind) or own[kind]
+
+
+def _kind(own: dict, tool: str, result: dict, arguments: dict[str, Any]) -> str:
+    """Which list of wordings a result asks for."""
+    narrowed = any(arguments.get(name, "default") != "default" for name in own.get("narrowed_by", ()))
     if empty(tool, result):
-        return other["empty"] if other else own["empty"]
-    if tool == "contentManager_readContent" and len(text(result)) > WHOLE:
-        return (other or own)["begins"]
-    return other["text" if reads else "found"] if other else own["found"]
+        return "narrowed_empty" if narrowed else "empty"
+    if tool in TEXTS:
+        return "begins" if "begins" in own and len(text(tool, result)) > WHOLE else "text"
+    return "narrowed" if narrowed else "found"
 
 
 def _name(hit: dict[str, Any]) -> str:
@@ -84,3 +101,49 @@ def _name(hit: dict[str, Any]) -> str:
         " ".join(name.rpartition("/")[2].split()) if "content" not in hit or "title" in hit else " ".join(name.split())
     )
     return name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME].rpartition(" ")[0] + " ..."
+
+
+def _short(whole: str) -> str:
+    """A text on one line, cut where it is long."""
+    line = " ".join(whole.split())
+    return line if len(line) <= QUOTED else line[:QUOTED].rpartition(" ")[0] + " ..."
+
+
+def _replies(data: dict) -> str:
+    return "\n".join(f"{number}. {_short(reply['response'])}" for number, reply in enumerate(data["results"], 1))
+
+
+def _quotes(data: dict) -> str:
+    """The beginnings of the notes that were read; "" where notes were written."""
+    read = [entry for entry in data["results"] if entry["type"] == "read"]
+    return "\n".join(f"- {_name({'path': e['filePath']})}: {_short(body(e['data']['content'])) or '-'}" for e in read)
+
+
+def _tools(data: dict) -> str:
+    """The tools by agent, or what those that were asked for take."""
+    overview = [
+        f"- {agent} ({len(modes)}): {_first(modes, len(modes))}" for agent, modes in data.get("overview", {}).items()
+    ]
+    return "\n".join([*overview, *(f"- {tool['name']}: {_parameters(tool['inputSchema'])}" for tool in data["tools"])])
+
+
+def _parameters(schema: dict) -> str:
+    needed = schema.get("required", [])
+    optional = [name for name in schema["properties"] if name not in needed]
+    return "; ".join(filter(None, [", ".join(needed), optional and f"optional: {', '.join(optional)}"])) or "-"
+
+
+def _first(names: list[str], count: int) -> str:
+    """The first names of so many."""
+    return ", ".join(names[:NAMED]) + (", ..." if count > len(names[:NAMED]) else "")
+
+
+TEXTS: dict[str, Callable[[dict], str]] = {  # tool -> what is told of its data
+    "agentManager_batchExecutePrompt": _replies,
+    "agentManager_executePrompt": lambda data: data["response"],
+    "agentManager_getAgent": lambda data: data["prompt"],
+    "contentManager_batchContent": _quotes,
+    "contentManager_readContent": lambda data: body(data["content"]).strip(),
+    "get_tools": _tools,
+    "memoryManager_loadSession": lambda data: data["sessionContext"]["summary"],
+}

@@ -18,7 +18,7 @@ from toolset_nb.synth.worlds import World
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import VaultError
 
-REMEMBERED = (1, 1, 2)  # how many of the last things done a call's memory tells
+DRAWN = (1, 1, 2)  # how many of the last things done a call's memory told, when tasks were made
 NARRATED = 0.35  # share of further calls that are announced
 ENUMS = re.compile(r'"enum": (\[[^\]]*\])')
 
@@ -98,12 +98,12 @@ class Scene:
         }
 
     def remembered(self) -> str:
-        """What failed before, and the last things done; else that nothing was."""
-        last = self.memory[-self.speaker.pick.choice(REMEMBERED) :]
-        if not last:
+        """What failed before, and all that was done; else that nothing was."""
+        self.speaker.pick.choice(DRAWN)  # for nothing, so that tasks are worded as they were
+        if not self.memory:
             opening = self.speaker.choose(OPENINGS)
             self.opening = self.opening or opening
-        return "; ".join(filter(None, [self.tried, *last])) or self.opening
+        return "; ".join(filter(None, [self.tried, *self.memory])) or self.opening
 
     def play(self, scenario: Scenario) -> dict:
         """Make the call of a scenario."""
@@ -121,15 +121,23 @@ class Scene:
         workspace: str = "",
         fails: bool = False,
     ) -> dict:
-        """Make a call, execute it, and return its result; `fails` says that the vault has to refuse it. Raises Rejected."""
+        """Make a call, execute it, and return its result; `fails` says that the vault has to refuse it. Raises Rejected.
+
+        What the request tells of before was never done: in training the first call keeps away from where that was.
+        """
+        told = "" if self.tools or not self.training else "; ".join(self.memory)
         made = {"context": self.context(tool, slots, workspace), **arguments}
         if problems := catalogue().check(tool, made):
             raise Rejected("schema", f"{problems[0].field}: {problems[0].found}")
         self._show_result()
+        if told and any(tells_of(told, path) for path in paths(arguments)):
+            raise Rejected("scenario", "the call is on what the request tells of before")
         result = self.world.vault.call(tool, made)
         self.world.changed()
         if result["success"] == fails:
             raise Rejected("execution", f"{result.get('code')} {result.get('error')}")
+        if told and any(tells_of(told, path) for path in paths(result)):
+            raise Rejected("scenario", "the result shows what the request tells of before")
         try:
             if not fails and not check(self.world.vault, result):
                 raise Rejected("state", "the vault does not look as it should")
@@ -153,12 +161,12 @@ class Scene:
         return f"{name} failed: {result['error']}"
 
     def closing(self, scenario: Scenario) -> str:
-        """Closing words after one call; of a look-up they report what it found."""
-        facts, said = {}, voices()[scenario.tool]["said"]
-        if self.training and scenario.tool in answers()["closings"]:
-            facts = reports.facts(scenario.tool, self.results[-1])
-            said = reports.closings(scenario.tool, self.results[-1], self.language)
-        return self.speaker.fill(said, scenario.slots | facts)
+        """Closing words after one call; in training they report what a look-up found or a prompt was answered."""
+        result = self.results[-1]
+        if not self.training or not reports.tells(scenario.tool, result):
+            return self.speaker.fill(voices()[scenario.tool]["said"], scenario.slots)
+        said = reports.closings(scenario.tool, result, self.language, scenario.arguments)
+        return self.speaker.fill(said, scenario.slots | reports.facts(scenario.tool, result))
 
     def say(self, text: str) -> None:
         """Words of the assistant, after the result of the call before them."""
@@ -217,6 +225,25 @@ def texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from texts(part)
+
+
+def paths(value: Any) -> Iterator[str]:
+    """Every path in arguments or a result, by the names of their fields; "" is the root."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from texts(part) if "path" in key.lower() else paths(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from paths(part)
+
+
+def tells_of(told: str, path: str) -> bool:
+    """Whether words about earlier calls name a path, something in it (so of the root always), or a folder that holds it."""
+    parts = path.split("/")
+    folders = ["/".join(parts[:at]) for at in range(1, len(parts))]
+    return path.strip("/").removesuffix(".md") in told or any(
+        re.search(rf"(?<![\w/]){re.escape(folder)}(?![\w/])", told) for folder in folders
+    )
 
 
 def _said(value: str, known: str) -> bool:

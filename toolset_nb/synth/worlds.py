@@ -49,9 +49,9 @@ class World:
         self.changed()
         if (name, bool(run)) not in self._vocabulary:
             fit = variety.telling if run else list
-            bodies = [text.split("\n---\n", 1)[-1] for text in map(self.text, self.notes())]
-            said = sorted({w for body in bodies for w in WORD.findall(body) if w.casefold() not in STOP})
-            found = sorted({found for body in bodies for found in NAME.findall(body)})
+            plain = [text.split("\n---\n", 1)[-1] for text in map(self.text, self.notes())]
+            said = sorted({w for text in plain for w in WORD.findall(text) if w.casefold() not in STOP})
+            found = sorted({found for text in plain for found in NAME.findall(text)})
             self._vocabulary[name, bool(run)] = fit(said), fit(found)
         self.words, self.names = self._vocabulary[name, bool(run)]
         words = [word for word in self.words if len(word) > 4]
@@ -162,10 +162,13 @@ class World:
         return self.value("contents").strip()
 
     def phrase(self, text: str, least: int = 2, most: int = 6) -> str:
-        """A run of words that stands exactly once in a text, on one line, without markup."""
+        """A run of words that stands exactly once in a text, on one line, without markup.
+
+        In training it has two words that somebody would look for, and is no field, of front matter or else.
+        """
         lines = [
             line
-            for line in text.split("\n")
+            for line in (body(text) if self.training else text).split("\n")
             if len(line.split()) >= least and not line.startswith(("---", "|", "#", "```"))
         ]
         for line in self.pick.sample(lines, len(lines)):
@@ -173,7 +176,9 @@ class World:
             size = min(len(words), self.pick.randint(least, most))
             start = self.pick.randint(0, len(words) - size)
             made = " ".join(words[start : start + size]).strip(" .,;:")
-            if len(made) >= 6 and text.count(made) == 1 and not re.search(r"[\[\]`{}*\"]", made):
+            if len(made) < 6 or text.count(made) != 1 or re.search(r"[\[\]`{}*\"]", made):
+                continue
+            if not self.training or (len({w.casefold() for w in tellings(made)}) > 1 and not re.search("[:=]", made)):
                 return made
         raise LookupError("no phrase fits")
 
@@ -217,6 +222,16 @@ def values(name: str) -> dict:
     """The owner's texts and records of one vault."""
     text = (repo_root() / "datasets" / "worlds" / f"{name}.yaml").read_text(encoding="utf-8")
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def body(text: str) -> str:
+    """A note's text without front matter."""
+    return text.split("\n---\n", 1)[1] if text.startswith("---\n") and "\n---\n" in text else text
+
+
+def tellings(text: str) -> list[str]:
+    """The words of a text that somebody would look for."""
+    return variety.telling([word for word in WORD.findall(text) if word.casefold() not in STOP])
 
 
 def title(path: str) -> str:

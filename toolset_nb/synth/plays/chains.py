@@ -174,8 +174,12 @@ def prompt_by_agent(scene: Scene) -> None:
     if scene.training:  # nobody named a model
         slots = {"prompt": prompt, "agent": agent["name"], "agent_id": agent["id"]}
     arguments = {"prompt": prompt, "provider": provider, "model": model, "agent": agent["id"]}
-    scene.call("agentManager_executePrompt", slots, arguments)
-    parts.close(scene, "execute_prompt", agent=agent["name"])
+    asked = scenarios.Scenario("agentManager_executePrompt", "agent", slots, arguments, scenarios.answered)
+    scene.play(asked)
+    if not scene.training:
+        return parts.close(scene, "execute_prompt", agent=agent["name"])
+    if scene.contrast or scene.speaker.chance(parts.CLOSED):
+        scene.end(scene.closing(asked))
 
 
 def prompt_by_model(scene: Scene) -> None:

@@ -1,17 +1,19 @@
 """What several plays are made of."""
 
+import re
 from collections.abc import Callable
 
 from toolset_nb import calls
 from toolset_nb.synth import negatives, reports, scenarios
 from toolset_nb.synth.scenes import Scene
 from toolset_nb.synth.wording import Said, Speaker, behaviours, voices
-from toolset_nb.synth.worlds import join, title
+from toolset_nb.synth.worlds import body, join, tellings, title
 
 LONGEST_PART = 300  # characters of a request that stands inside another
 CLOSED = 0.6  # share of the chains that end with words; the others end with the last call
 TRIES = 12
 FEW = 3  # hits that a look for one note asks for
+THREE = re.compile(r"[\w'’-]+(?: [\w'’-]+){2}")  # words in a row
 Play = Callable[[Scene], None]
 BY_WORKSPACE = {  # tools that find and make records in the context's workspace alone
     "memoryManager_createSession",
@@ -97,10 +99,29 @@ def findable(scene: Scene) -> tuple[str, str]:
             topic = title(path) if scene.speaker.chance(0.4) else world.phrase(world.text(path), 2, 3)
         except LookupError:
             continue
-        found = world.vault.rehearse("vaultLibrarian_searchContent", bare(scene) | {"query": topic, "limit": FEW})
-        if found["success"] and [hit["filePath"] for hit in (found.get("data") or found)["results"][:1]] == [path]:
-            return path, topic
+        if _first(scene, topic) == path:
+            return path, topic if scene.training else _plain(scene, path, topic)
     raise LookupError("no note is found first")
+
+
+def _first(scene: Scene, topic: str) -> str:
+    """The note that a search shows first, "" for none; in training it has to fit better than the second."""
+    found = scene.world.vault.rehearse("vaultLibrarian_searchContent", bare(scene) | {"query": topic, "limit": FEW})
+    hits = (found.get("data") or found)["results"][:2] if found["success"] else []
+    alike = len(hits) > 1 and hits[0]["score"] == hits[1]["score"]
+    return hits[0]["filePath"] if hits and not (alike and scene.training) else ""
+
+
+def _plain(scene: Scene, path: str, topic: str) -> str:
+    """A task's topic, but no field of front matter: then the note's name, or words of its text, whichever finds it.
+
+    Nothing is drawn for that, so that the other tasks stay as they were made.
+    """
+    text = body(scene.world.text(path))
+    if ": " not in topic or topic == title(path) or topic in text:
+        return topic
+    others = [title(path), *(words for words in THREE.findall(text) if len(tellings(words)) > 1)]
+    return next((other for other in others if _first(scene, other) == path), "") or scenarios.nothing()
 
 
 def bare(scene: Scene) -> dict:
@@ -154,9 +175,8 @@ def read_out(scene: Scene, behaviour: str, path: str, variant: str = "") -> None
     result = scene.results[-1]
     if reports.empty("contentManager_readContent", result):
         raise LookupError("nothing is written there")
-    texts = [
-        text for text in reports.closings("contentManager_readContent", result, scene.language) if "{note}" in text
-    ]
+    said = reports.closings("contentManager_readContent", result, scene.language, {})
+    texts = [text for text in said if "{note}" in text]
     facts = reports.facts("contentManager_readContent", result)
     return scene.end(scene.speaker.fill(texts, facts | {"note": title(path)}))
 
