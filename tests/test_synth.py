@@ -262,6 +262,20 @@ def test_every_tool_and_behaviour_gets_its_rows(made):
     assert {row["meta"]["behaviour"] for row in rows} == {behaviour for behaviour, _ in plays.PLAYS}
 
 
+def test_searches_of_memory_find_what_a_named_workspace_has_on_record():
+    shown, found, named = 0, 0, 0
+    for row in generate.sft(1500, seed=6):
+        if row["meta"]["tools"] == ["vaultLibrarian_searchMemory"]:
+            blocks = calls.parse(row["conversations"][1]["content"], rescue=False).blocks
+            home = blocks[0].arguments["workspaceId"]
+            named += home != "default"
+            assert home == "default" or home in row["conversations"][0]["content"]
+            if len(blocks) > 1:
+                shown, found = shown + 1, found + bool(blocks[1].value["results"])
+                assert blocks[1].value["results"] or home == "default"
+    assert named >= 4 and found >= shown / 4, (shown, found, named)
+
+
 def test_the_same_seed_gives_the_same_rows(made):
     assert list(generate.sft(ROWS, seed=3)) == made[0]
     assert list(generate.sft(20, seed=4)) != list(generate.sft(20, seed=5))

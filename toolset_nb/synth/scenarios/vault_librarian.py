@@ -1,7 +1,9 @@
 """Scenarios of vaultLibrarian."""
 
-from toolset_nb.synth.scenarios.parts import answered, dates, found, name_word
-from toolset_nb.synth.worlds import World
+from toolset_nb.synth.scenarios.parts import answered, dates, found, name_word, nothing
+from toolset_nb.synth.worlds import World, tellings
+
+RECORDED = 0.5  # share of the searches of memory, in training, for what a workspace's session or state says
 
 
 def search_content(world: World) -> tuple:
@@ -38,6 +40,8 @@ def search_directory(world: World) -> tuple:
 
 
 def search_memory(world: World) -> tuple:
+    if world.training and world.pick.random() < RECORDED:
+        return _recorded(world)
     variant, query = world.pick.choice(["any", "calls", "sessions", "states", "dates"]), world.query()
     arguments = {"query": query, "workspaceId": "default"}
     kinds = {"calls": ["toolCalls"], "sessions": ["sessions"], "states": ["states"]}
@@ -47,6 +51,18 @@ def search_memory(world: World) -> tuple:
     if variant == "dates":
         arguments["dateRange"] = {key: slots[key] for key in ("start", "end")}
     return variant, slots, arguments, answered
+
+
+def _recorded(world: World) -> tuple:
+    """A search for the name of a stored session or state, or for a word of its text, in the workspace where it lies."""
+    tables = world.vault.state.data
+    records = [record for table in ("sessions", "states") for record in tables[table].values()]
+    record = world.pick.choice([record for record in records if record["workspaceId"] != "default"] or nothing())
+    saved = record.get("context", {})
+    words = tellings(" ".join([record["description"], *(text for text in saved.values() if isinstance(text, str))]))
+    query = world.pick.choice([record["name"], world.pick.choice(words)] if words else [record["name"]])
+    slots = {"query": query, "workspace_id": record["workspaceId"]}
+    return "inside", slots, {"query": query, "workspaceId": record["workspaceId"]}, found("results")
 
 
 def batch(world: World) -> tuple:
