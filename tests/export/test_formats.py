@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import httpx
@@ -155,6 +156,35 @@ def test_a_resumed_export_needs_room_for_what_is_missing_only(lora_run, stand_in
         formats.check_room(lora_run, plan(lora_run, settings("q8_0")))
 
 
+@pytest.mark.parametrize(
+    ("name", "one_disk", "free", "hub_free", "words"),
+    [
+        ("f16", True, 3.5, 9, None),
+        ("f16", True, 3.2, 9, r"formats f16 need [\d.]+ MB \([\d.]+ MB of it to fetch the base model\) on the disk of"),
+        ("f16", False, 2.5, 1.2, None),
+        ("f16", False, 9, 1, "fetching the base model needs .* on the disk of .*cache.*set HF_HOME"),
+        ("f16", False, 2, 9, "formats f16 need .* MB on the disk of"),
+        ("lora", True, 1, 9, "formats lora need .* of it to fetch the base model"),
+    ],
+)
+def test_a_base_that_is_still_to_be_fetched_needs_room_where_the_hubs_cache_is(
+    lora_run, monkeypatch, tmp_path, name, one_disk, free, hub_free, words
+):
+    """`free` and `hub_free` are in sizes of the base."""
+    rows, shapes = plan(lora_run, settings(name)), weights.base_shapes(lora_run.record["base_folder"])
+    base = plan(lora_run, settings("f16"))[0].bytes
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(formats, "base_shapes", lambda base: shapes)
+    disks = {"cache": (1 if one_disk else 2, hub_free * base)}
+    monkeypatch.setattr(formats, "_disk", lambda folder: disks.get(folder.name, (1, free * base)))
+    with pytest.raises(ExportError, match=words) if words else nullcontext():
+        formats.check_room(on_the_hub(lora_run, "meta/llama-bnb-4bit"), rows)
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_the_nearest_one(tmp_path):
+    assert formats._disk(tmp_path / "hub" / "models")[0] == tmp_path.stat().st_dev
+
+
 def test_layers_trained_whole_cannot_be_a_gguf_lora_and_nothing_else_is_made_first(lora_run, stand_ins):
     config = lora_run.folder / "adapter" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": ["layers.1"]}))
@@ -288,6 +318,29 @@ def test_a_wrong_token_is_named_when_the_weights_are_fetched(hub):
     hub(401, X_Error_Message="Invalid credentials in Authorization header")
     with pytest.raises(ExportError, match="the Hub refused the token"):
         weights.base_files("meta/llama")
+
+
+def test_a_disk_that_fills_while_a_base_is_fetched_is_called_that(lora_run, monkeypatch):
+    import huggingface_hub
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    on_the_hub(lora_run, "meta/llama")
+    for fetch in (lambda: weights.merge(lora_run, None), lambda: gguf.base_gguf("meta/llama")):
+        with pytest.raises(ExportError, match="the disk of .* is full, where the base model meta/llama is fetched to"):
+            fetch()
+
+
+@pytest.mark.parametrize("ask", [weights.base_files, weights.base_shapes])
+def test_offline_mode_is_called_that_where_a_base_is_not_in_the_cache(monkeypatch, tmp_path, ask):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ExportError, match="meta/llama is not in the cache here, and HF_HUB_OFFLINE .* is set: unset it"
+    ):
+        ask("meta/llama")
 
 
 def test_a_base_in_the_cache_needs_no_network(lora_run, tiny_model, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ k-quants by llama.cpp's quantiser. What is there and unchanged is not made again
 comparing the formats (`parity`) and what other programs need beside them (`serving`).
 """
 
-import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -89,23 +88,37 @@ def table(rows: list[Row]) -> str:
 
 
 def check_room(run: Run, rows: list[Row]) -> None:
-    """Raises ExportError when disk or memory are too small for what is still to be made, naming both figures."""
+    """Raises ExportError when disk or memory are too small for what is still to be made, naming both figures.
+
+    A base that is still to be fetched counts on the disk of the Hub's cache.
+    """
     import psutil
+    from huggingface_hub import constants
 
     todo = {row.name for row in rows if not row.there}
     between = _between(run, todo)
     shapes = base_shapes(run.record["base_folder"])
     sixteen = sum(_bytes(shape, FORMATS["f16"]) for shape in shapes)
     needed = sum(row.bytes for row in rows if not row.there) + sixteen * len(between)
-    free = shutil.disk_usage(run.folder).free
-    if needed * ROOM > free:
+    wanted = todo | between
+    fetched = sixteen if wanted & {"merged", "lora"} and weights.to_fetch(run.record["base_folder"]) else 0
+    (disk, free), (hub_disk, hub_free) = _disk(run.folder), _disk(Path(constants.HF_HUB_CACHE))
+    if disk != hub_disk and fetched * ROOM > hub_free:
         raise ExportError(
-            f"formats {', '.join(sorted(todo))} need {size_words(needed * ROOM)} on the disk of {run.folder} while they are "
-            f"made, and {size_words(free)} are free: choose fewer, or make room"
+            f"fetching the base model needs {size_words(fetched * ROOM)} on the disk of {constants.HF_HUB_CACHE}, and "
+            f"{size_words(hub_free)} are free: make room, or set HF_HOME to a larger disk and start Python again"
+        )
+    with_base = fetched if disk == hub_disk else 0
+    needed += with_base
+    if needed * ROOM > free:
+        of_it = f" ({size_words(with_base * ROOM)} of it to fetch the base model)" if with_base else ""
+        raise ExportError(
+            f"formats {', '.join(sorted(todo))} need {size_words(needed * ROOM)}{of_it} on the disk of {run.folder} while "
+            f"they are made, and {size_words(free)} are free: choose fewer, or make room"
         )
     memory = sixteen * (2 if merge_dtype(run.record) == "float32" else 1) * ROOM
     available = psutil.virtual_memory().available
-    if "merged" in todo | between and memory > available:
+    if "merged" in wanted and memory > available:
         raise ExportError(
             f"merging holds the base in memory: {size_words(memory)} are needed and {size_words(available)} are free; "
             "close other programs, or export on a machine with more memory"
@@ -212,11 +225,17 @@ def _disk_full_in_words(run: Run):
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        if weights.disk_full(error):
             raise ExportError(
                 f"the disk of {run.folder} is full: make room or choose fewer formats, then export again"
             ) from None
         raise
+
+
+def _disk(folder: Path) -> tuple[int, int]:
+    """Which disk a folder is on, or will be once it is made, and how many bytes are free there."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return there.stat().st_dev, shutil.disk_usage(there).free
 
 
 def _adapter(run: Run) -> list[Path]:

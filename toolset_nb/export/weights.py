@@ -1,5 +1,6 @@
 """A run's adapter merged into its 16-bit base: the one step that needs the model in memory."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,7 @@ def base_files(base: str) -> Path:
 def base_shapes(base: str) -> list[tuple[int, ...]]:
     """The shape of each weight of a 16-bit base, from the heads of its safetensors files; fetches no weights."""
     name = sixteen_bit(base)
-    local = Path(name).is_absolute() or Path(name).is_dir()
-    folder = base_files(base) if local else _cached(name)
+    folder = base_files(base) if _is_local(name) else _cached(name)
     if folder is None:
         from huggingface_hub import get_safetensors_metadata
 
@@ -88,6 +88,21 @@ def base_shapes(base: str) -> list[tuple[int, ...]]:
         with safe_open(file, "numpy") as weights:
             shapes += [tuple(weights.get_slice(key).get_shape()) for key in weights.keys()]  # noqa: SIM118
     return shapes
+
+
+def to_fetch(base: str) -> bool:
+    """Whether a 16-bit base is one of the Hub's whose weights are not in its cache yet."""
+    name = sixteen_bit(base)
+    return not _is_local(name) and _cached(name) is None
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written for want of room; what is compiled says so in its words alone."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+
+
+def _is_local(name: str) -> bool:
+    return Path(name).is_absolute() or Path(name).is_dir()
 
 
 def _cached(name: str) -> Path | None:
@@ -113,6 +128,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def _from_hub(name: str, ask):
     """What the Hub says to `ask`, its refusals as ExportError."""
     import httpx
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -135,7 +151,17 @@ def _from_hub(name: str, ask):
         raise ExportError(
             f"the Hub shows no safetensors weights for the base model {name}: check its name, and that this token may read it"
         ) from None
-    except (EntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (EntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError) as error:
+        if disk_full(error):
+            raise ExportError(
+                f"the disk of {constants.HF_HUB_CACHE} is full, where the base model {name} is fetched to: make room, or set "
+                "HF_HOME to a larger disk and start Python again, then export again"
+            ) from None
+        if any(isinstance(each, OfflineModeIsEnabled) for each in (error, error.__cause__)):
+            raise ExportError(
+                f"the base model {name} is not in the cache here, and HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set: unset it "
+                "and start Python again, then export again"
+            ) from None
         if getattr(getattr(error, "response", None), "status_code", None) == 401:
             raise ExportError(
                 f"the Hub refused the token when asked for the base model {name} (401): `hf auth login` with one that is valid, "
