@@ -1,6 +1,8 @@
 """Several processes: the script that a notebook becomes, and what starts it."""
 
 import ast
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +39,23 @@ def test_the_command_starts_so_many_processes_of_the_runs_own_script():
     assert command[-1] == str(run.folder / "launch" / "sft.py")
     assert command[command.index("--num_processes") + 1] == "2" and "--multi_gpu" in command
     assert "--multi_gpu" not in launch.prepare(SFT, {"model_size": "tiny"}, 1)[0]
+
+
+def test_the_commands_for_several_machines_in_the_docs_are_what_launch_and_accelerate_take(monkeypatch, tmp_path):
+    from accelerate.commands.launch import launch_command_parser
+
+    monkeypatch.setenv("TOOLSET_NB_RUNS", str(tmp_path))
+    page = (repo_root() / "docs" / "scaling.md").read_text("utf-8")
+    prepare, start = [
+        line.strip() for line in page.partition("### Several machines")[2].splitlines() if line[:4] == "    "
+    ]
+    monkeypatch.chdir(repo_root())
+    exec(shlex.split(prepare)[2], {})
+    words = shlex.split(start.replace("$TOOLSET_NB_RUNS", str(tmp_path)))
+    given = launch_command_parser().parse_args(words[words.index("accelerate.commands.launch") + 1 :])
+    assert (given.num_machines, given.num_processes, Path(given.training_script).is_file()) == (2, 4, True)
+    environment = dict(word.split("=", 1) for word in words[: words.index("python")])
+    assert Path(environment["TOOLSET_NB_RUN"]) == Path(given.training_script).parents[1]
 
 
 def test_a_run_that_is_resumed_keeps_its_folder_and_every_process_is_told_its_name():
