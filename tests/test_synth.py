@@ -422,6 +422,21 @@ def test_no_task_looks_for_a_field_of_front_matter():
     assert [task["id"] for task in asked if field.search(task["question"])] == []
 
 
+@pytest.mark.parametrize("apart", [worlds.BETWEEN_CHANGES, 0])
+def test_the_newest_note_is_one(apart, played, monkeypatch):
+    """Also where several notes were changed at once: such a folder is not asked about."""
+    monkeypatch.setattr(worlds, "BETWEEN_CHANGES", apart)
+    rows = played(20, ("multi_step", "list_read"))
+    for row in rows:
+        answer = calls.parse(row["conversations"][1]["content"], rescue=False)
+        listed = answer.results[0]
+        files = listed.get("data", listed)["files"]
+        notes = sorted((file["modified"], file["path"]) for file in files if file["path"].endswith(".md"))
+        assert answer.calls[1].arguments["filePath"] == notes[-1][1]
+        assert len(notes) == 1 or notes[-2][0] < notes[-1][0]
+    assert len(rows) > 5
+
+
 def test_an_unsaid_value_is_noticed():
     blocks = [calls.Call("contentManager_readContent", {"context": {}, "filePath": "Recipes/Soup.md"})]
     assert scenes.ungrounded("read Recipes/Soup to me", blocks) == ""
@@ -563,6 +578,21 @@ def test_every_gold_solution_passes_and_every_mutation_fails(name, vaults, tmp_p
         for number, (name, wrong, words) in enumerate(mutations):
             outcome = tasks.perform(vault.copy(tmp_path / f"{task['id']}-{number}"), wrong, words)
             assert tasks.faults(task, outcome), (task["id"], name)
+
+
+def test_the_newest_note_of_a_task_is_one(vaults):
+    asked = [
+        task for name in ("tasks", "behavior") for task in tasks.load(name) if "was edited last" in task["question"]
+    ]
+    for task in asked:
+        look, read = task["gold"]
+        notes = [
+            entry for entry in vaults[task["fixture"]].tree.children(look["arguments"]["path"]) if not entry.is_folder
+        ]
+        *others, newest = sorted(notes, key=lambda entry: entry.modified)
+        assert newest.path == read["arguments"]["filePath"]
+        assert newest.modified > max((entry.modified for entry in others), default=0)
+    assert len(asked) == 4
 
 
 def test_a_call_that_is_accepted_instead_finds_the_same_notes(vaults):

@@ -29,6 +29,9 @@ STOP = set(
 )
 
 
+BETWEEN_CHANGES = (
+    3 * 60_000
+)  # milliseconds between the texts that a vault is built with, so that one note is the newest
 VARIED = ("titles", "lines", "contents", "prompts", "queries", "images", "sessions", "states", "agents", "workspaces")
 
 
@@ -206,13 +209,16 @@ class World:
 
 
 def build(name: str, folder: Path) -> Vault:
-    """The vault of a seed, with the texts in its notes that its owner will want to change."""
+    """The vault of a seed, with the texts in its notes that its owner will want to change, written one after the other."""
     vault = fixtures.build(name, folder)
+    now, changes = vault.tree.now, values(name)["changes"]
     pick = random.Random(name)
     notes = [e.path for e in vault.tree.walk() if not e.is_folder and e.path.endswith(".md") and 0 < e.size < 4000]
-    for change in values(name)["changes"]:
+    for left, change in zip(range(len(changes), 0, -1), changes, strict=True):
         path = pick.choice(notes)
+        vault.tree.now = now - left * BETWEEN_CHANGES
         vault.tree.write(path, f"{vault.tree.read(path).rstrip()}\n{change['old']}\n")
+    vault.tree.now = now
     vault.tree.commit()
     return vault
 

@@ -61,6 +61,9 @@ def list_read(scene: Scene) -> None:
     folder = world.pick.choice(folders or scenarios.nothing())
     if len(world.inside(folder)) > 12:
         raise LookupError("too long a list")
+    times = sorted(entry.modified for entry in world.entries if parts.is_note_in(folder, entry))
+    if times[-1] in times[:-1]:
+        raise LookupError("several notes are the newest")
     scene.ask("multi_step", "list_read", {"folder": folder})
     listed = scene.call("vaultManager_listDirectory", {"folder": folder}, {"path": folder})
     path = next(entry["path"] for entry in (listed.get("data") or listed)["files"] if entry["path"].endswith(".md"))
