@@ -87,7 +87,7 @@ def test_two_processes_train_as_one(trained):
 
 def test_two_processes_refine_an_sft_run_by_kto(trained):
     parent = trained(1, 4)
-    kto = trained(2, 2, sft_run=parent.folder.name)
+    kto = trained(2, 2, "-p", "epochs", "2", sft_run=parent.folder.name)  # one epoch takes the same way
     assert kto.status == "complete" and kto.record["parent"] == parent.folder.name
     assert "a frozen copy of the SFT adapter" in (kto.folder / "launch" / "log.txt").read_text()
     assert [row["step"] for row in kto.history()] == [1, 2, 3, 4, 5, 6]
