@@ -67,7 +67,7 @@ WRONG = {
         "formats: q8_0, parity_prompt: 4",
         "step export: unknown parameter parity_prompt .*did you mean",
     ),
-    "kto_parameters": ("batch_size: 1", "step kto: parameter batch_size is 1; expected 2 or more"),
+    "kto_parameters": ("batch_size: 1", "step kto: parameter batch_size is 1; expected an even number"),
     "evaluate_parameters": ("trials: many", "step evaluate: parameter trials is 'many'; expected a whole number"),
 }
 

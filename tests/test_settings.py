@@ -144,10 +144,11 @@ def test_59_a_number_without_an_upper_limit_is_finite_all_the_same(model, name, 
         check(model, {name: value})
 
 
-def test_a_kto_batch_of_one_is_refused_since_its_kl_term_needs_other_rows():
+@pytest.mark.parametrize("odd", [1, 3])
+def test_a_kto_batch_of_odd_rows_is_refused_since_it_would_part_a_pair(odd):
     assert check(KTOSettings, {"batch_size": 2}).batch_size == 2
-    with pytest.raises(SettingsError, match="batch_size is 1; expected 2 or more"):
-        check(KTOSettings, {"batch_size": 1})
+    with pytest.raises(SettingsError, match=f"batch_size is {odd}; expected an even number: KTO's rows come in pairs"):
+        check(KTOSettings, {"batch_size": odd})
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -135,8 +135,8 @@ class KTOSettings(TrainingSettings):
     @field_validator("batch_size")
     @classmethod
     def _pairs(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("2 or more: KTO estimates its KL term from the other rows of a batch")
+        if value % 2:
+            raise ValueError("an even number: KTO's rows come in pairs, and a batch holds whole ones")
         return value
 
 
