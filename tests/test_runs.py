@@ -149,6 +149,41 @@ def test_the_finished_model_becomes_a_run_on_this_machines_base(shipped):
     assert [path.name for path in runs_folder().iterdir()] == ["finished"]
 
 
+HOME = "/elsewhere/.cache/toolset_nb/models/SmolLM2-135M-Instruct"
+
+
+@pytest.fixture
+def carried():
+    """A complete run of tiny that another machine trained, as Drive keeps it."""
+    run = Run.start("sft", "tiny", "carried", base_folder=HOME)
+    run.path("adapter", "adapter_config.json").write_text(json.dumps({"r": 8, "base_model_name_or_path": HOME}))
+    run.finish()
+    return run
+
+
+@pytest.mark.parametrize(
+    "take",
+    [lambda: find("latest"), lambda: find("carried"), lambda: models.local_folder("carried")],
+    ids=["latest", "its name", "a base to train on from"],
+)
+def test_a_run_on_the_embedded_model_of_another_machine_is_put_on_this_ones(carried, take):
+    take()
+    config = json.loads((carried.folder / "adapter" / "adapter_config.json").read_text())
+    assert carried.record["base_folder"] == str(models.embedded()) and carried.status == "complete"
+    assert config == {"r": 8, "base_model_name_or_path": carried.record["base_folder"]}
+
+
+@pytest.mark.parametrize("base", ["/gone/my-own-model", "HuggingFaceTB/SmolLM2-135M-Instruct", None])
+def test_a_run_on_any_other_base_keeps_it(carried, base):
+    carried.update(base_folder=base)
+    assert find("carried").record["base_folder"] == base
+
+
+def test_where_the_embedded_model_lies_is_known_on_every_system():
+    for home in (str(models.embedded()), HOME, r"C:\Users\ada\.cache\toolset_nb\models\SmolLM2-135M-Instruct"):
+        assert runs.EMBEDDED.search(home)
+
+
 def test_latest_is_the_finished_model_until_something_was_trained(shipped, capsys):
     with pytest.raises(RunError, match="no complete sft run"):
         find("latest", "sft")

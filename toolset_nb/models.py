@@ -159,7 +159,7 @@ def local_folder(base_model: str) -> Path:
         return runs.finished().folder / "adapter"
     for folder in (runs.runs_folder() / base_model, Path(base_model).expanduser()):
         if (folder / "run.json").exists():
-            return folder / "adapter"
+            return runs.here(runs.Run(folder)).folder / "adapter"
     return folder
 
 

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
 FINISHED = "finished"
+EMBEDDED = re.compile(r"[\\/]models[\\/]SmolLM2-135M-Instruct$")  # its folder in any machine's cache
 RENDERING = ("call_format", "context_source", "tool_exposure")  # of a training notebook's parameters
 PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo", "datasets", "accelerate", "bitsandbytes")
 
@@ -196,7 +198,7 @@ def find(name: str, method: str | None = None) -> Run:
         there = list_runs()
         for run in there:
             if run.status == "complete" and method in (None, run.record["method"]):
-                return run
+                return here(run)
         if not there and method is None:
             print(f"Nothing trained here yet: {FINISHED}, the model that comes with the repository, is taken.")
             return finished()
@@ -205,9 +207,20 @@ def find(name: str, method: str | None = None) -> Run:
         return finished()
     for folder in (runs_folder() / name, Path(name)):
         if (folder / "run.json").exists():
-            return Run(folder)
+            return here(Run(folder))
     known = ", ".join(run.folder.name for run in list_runs()[:5]) or "none"
     raise RunError(f"no run {name!r} under {runs_folder()}; newest: {known}")
+
+
+def here(run: Run) -> Run:
+    """The run; where it was trained on the embedded model of another machine, or of a cache that is gone, put on this one's."""
+    record = run.record
+    base = record.get("base_folder") or ""
+    if record["status"] == "complete" and EMBEDDED.search(base) and not Path(base).is_dir():
+        from toolset_nb import models
+
+        _put_on(str(models.embedded()), run, record)
+    return run
 
 
 def finished() -> Run:
