@@ -50,11 +50,13 @@ def launch(notebook: Path, parameters: dict[str, Any], processes: int, shard: bo
     print(f"{processes} processes; run {run}; their output: {log}", flush=True)
     python_path = os.pathsep.join(filter(None, [str(repo_root()), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "TOOLSET_NB_RUN": str(run.folder.resolve()), "PYTHONPATH": python_path}
+    there = run.folder / "run.json"
+    before = there.exists() and run.record
     environment["UNSLOTH_FSDP2"] = "native" if shard else "0"
     with log.open("a") as file:
         code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
     if code:
-        if (run.folder / "run.json").exists() and run.status == "crashed":
+        if there.exists() and run.record != before and run.record["status"] == "running":  # its processes took it up
             run.fail(f"a process ended with exit code {code}")
         raise LaunchError(f"training in {processes} processes failed (exit code {code}); its output: {log}")
     return run

@@ -103,13 +103,25 @@ def test_auto_starts_anew_where_something_else_is_asked_for_and_leaves_the_old_r
     assert "garden was started with" in capsys.readouterr().out
 
 
-def test_a_run_of_another_machine_that_the_processes_refuse_stays_as_it_was(broken, monkeypatch):
-    broken.update(host="another", status="running")
+@pytest.mark.parametrize("state", [{"host": "another"}, {"process_started": -1}], ids=["of another machine", "crashed"])
+def test_a_run_that_the_processes_refuse_stays_as_it_was(broken, state, monkeypatch):
+    broken.update(**state, status="running")
     before = broken.record
     monkeypatch.setattr(launch.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     with pytest.raises(launch.LaunchError, match="training in 2 processes failed"):
         launch.launch(SFT, GIVEN, 2)
     assert broken.record == before
+
+
+def test_a_run_that_its_processes_took_up_says_that_it_failed(broken, monkeypatch):
+    def start(*_, **__):
+        broken.reopen()
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(launch.subprocess, "run", start)
+    with pytest.raises(launch.LaunchError):
+        launch.launch(SFT, GIVEN, 2)
+    assert (broken.status, broken.record["reason"]) == ("failed", "a process ended with exit code 1")
 
 
 @pytest.mark.parametrize(
