@@ -119,7 +119,7 @@ def test_what_is_in_the_cache_already_is_not_asked_for_again(disks, tmp_path):
     blobs.mkdir(parents=True)
     with (blobs / "half").open("wb") as file:
         file.truncate(5_000_000_000)  # holes: nothing of it is on the disk
-    assert preflight.base_place("7b", QWEN)[1] == pytest.approx(2e9 / 2**30)
+    assert preflight.base_place("7b", QWEN)[1] == pytest.approx(2e9 / 2**30, abs=1e-4)  # folders have a size, too
     preflight.check("7b", "", values("7b"), T4)  # 1.9 of the download and 1.5
     disks |= {"runs": 1.6, "cache": 1.6}
     with (blobs / "whole").open("wb") as file:
