@@ -83,7 +83,7 @@ def prompts(tmp_path):
 
 def run(server, prompts, tmp_path, **settings):
     """The records of an evaluation of a server."""
-    options = {"retries": 0, "timeout": 1, "slots": 3, **settings}
+    options = {"retries": 0, "timeout": 10, "slots": 3, **settings}
     config = EvaluateSettings(targets=f"openai+{server.url_for('')}#m", prompt_set=prompts, **options)
     (report,) = evaluation.run(config, lambda line: None, tmp_path / "report")
     return report["records"]
