@@ -29,9 +29,8 @@ STOP = set(
 )
 
 
-BETWEEN_CHANGES = (
-    3 * 60_000
-)  # milliseconds between the texts that a vault is built with, so that one note is the newest
+# milliseconds between the texts that a vault is built with, so that one note is the newest
+BETWEEN_CHANGES = 3 * 60_000
 VARIED = ("titles", "lines", "contents", "prompts", "queries", "images", "sessions", "states", "agents", "workspaces")
 
 
