@@ -51,7 +51,7 @@ class World:
         self.changed()
         if (name, bool(run)) not in self._vocabulary:
             fit = variety.telling if run else list
-            plain = [text.split("\n---\n", 1)[-1] for text in map(self.text, self.notes())]
+            plain = [body(self.text(note)) for note in self.notes()]
             said = sorted({w for text in plain for w in WORD.findall(text) if w.casefold() not in STOP})
             found = sorted({found for text in plain for found in NAME.findall(text)})
             self._vocabulary[name, bool(run)] = fit(said), fit(found)
