@@ -135,7 +135,9 @@ def test_too_small_a_disk_or_memory_stops_the_export_before_any_work(lora_run, s
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5e6))
-        words = r"formats f16, q8_0 need [\d.]+ MB on the disk of .*and 5 MB are free: choose fewer"
+        words = (
+            r"the disk of .* has 5 MB free and [\d.]+ MB are needed \([\d.]+ MB for making the files\): choose fewer"
+        )
         with pytest.raises(ExportError, match=words):
             make(lora_run, settings("f16,q8_0"), silent)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2e6))
@@ -152,7 +154,7 @@ def test_a_resumed_export_needs_room_for_what_is_missing_only(lora_run, stand_in
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=rows[1].bytes * 1.2))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
     formats.check_room(lora_run, rows)  # no merge, and the f16 is there
-    with pytest.raises(ExportError, match="formats q8_0 need"):
+    with pytest.raises(ExportError, match="for making the files"):
         formats.check_room(lora_run, plan(lora_run, settings("q8_0")))
 
 
@@ -160,11 +162,14 @@ def test_a_resumed_export_needs_room_for_what_is_missing_only(lora_run, stand_in
     ("name", "one_disk", "free", "hub_free", "words"),
     [
         ("f16", True, 3.5, 9, None),
-        ("f16", True, 3.2, 9, r"formats f16 need [\d.]+ MB \([\d.]+ MB of it to fetch the base model\) on the disk of"),
+        ("f16", True, 3.2, 9, r"\([\d.]+ MB for making the files, [\d.]+ MB for fetching the base model \(HF_HOME"),
         ("f16", False, 2.5, 1.2, None),
-        ("f16", False, 9, 1, "fetching the base model needs .* on the disk of .*cache.*set HF_HOME"),
-        ("f16", False, 2, 9, "formats f16 need .* MB on the disk of"),
-        ("lora", True, 1, 9, "formats lora need .* of it to fetch the base model"),
+        ("f16", False, 9, 1, r"cache has .* needed \([\d.]+ MB for fetching the base model \(HF_HOME names"),
+        ("f16", False, 2, 9, r"sft-tiny has .* needed \([\d.]+ MB for making the files\)"),
+        ("lora", True, 9, 9, None),
+        ("lora", True, 2, 2, r"MB for fetching the base .* MB for the base as GGUF, below lora \(TOOLSET_NB_CACHE"),
+        ("lora", False, 9, 1, r"cache has .* for fetching the base model"),
+        ("lora", False, 1, 9, r"sft-tiny has .* needed \(.* for making the files, .* for the base as GGUF"),
     ],
 )
 def test_a_base_that_is_still_to_be_fetched_needs_room_where_the_hubs_cache_is(
@@ -175,7 +180,7 @@ def test_a_base_that_is_still_to_be_fetched_needs_room_where_the_hubs_cache_is(
     base = plan(lora_run, settings("f16"))[0].bytes
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(formats, "base_shapes", lambda base: shapes)
-    disks = {"cache": (1 if one_disk else 2, hub_free * base)}
+    disks = {} if one_disk else {"cache": (2, hub_free * base)}
     monkeypatch.setattr(formats, "_disk", lambda folder: disks.get(folder.name, (1, free * base)))
     with pytest.raises(ExportError, match=words) if words else nullcontext():
         formats.check_room(on_the_hub(lora_run, "meta/llama-bnb-4bit"), rows)

@@ -7,13 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
-import xllamacpp
 from gguf import GGUFReader
 
 from toolset_nb.downloads import DownloadError, unpack
 from toolset_nb.export import ExportError, base_gguf, gguf, llamacpp, weights
+from toolset_nb.servers import serve
 
 
 @pytest.fixture
@@ -127,13 +126,18 @@ def test_llamacpps_server_answers_with_base_and_lora_as_with_the_merged_model(lo
 
 def written(model, lora=None):
     """What llama.cpp's server goes on with, greedily."""
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel, params.verbosity = str(model), 256, 1, -1
-    params.hostnames, params.port, params.warmup = ["127.0.0.1"], 0, False
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)] if lora else []
-    server = xllamacpp.Server(params)
     body = {"prompt": "Open the garden note", "n_predict": 8, "temperature": 0}
-    return httpx.post(f"{server.listening_address}/completion", json=body, timeout=60).json()["content"]
+    with serve(model, slots=1, context=256, lora=lora) as endpoint:
+        return endpoint.client.post("/completion", json=body).json()["content"]
+
+
+def test_a_template_given_takes_the_place_of_the_models(lora_run, tmp_path):
+    model = gguf.convert(lora_run.record["base_folder"], tmp_path / "base.gguf", "f16")
+    with serve(
+        model, slots=1, context=256, template="{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    ) as endpoint:
+        body = {"messages": [{"role": "user", "content": "Open it"}]}
+        assert endpoint.client.post("/apply-template", json=body).json()["prompt"] == "<Open it>"
 
 
 def test_an_importance_matrix_is_weighed_by_rows_as_the_model_reads_them(lora_run):

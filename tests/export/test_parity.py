@@ -71,13 +71,14 @@ def test_a_format_below_its_floor_or_with_another_prompt_is_a_problem():
 
 def test_the_real_formats_get_the_same_prompts_and_f16_answers_as_the_adapter(lora_run, monkeypatch):
     monkeypatch.setattr(parity, "TOKENS", 12)
-    settings = ExportSettings(formats="merged,f16,q8_0", parity_prompts=3, parity_tasks=2, context=1024)
+    settings = ExportSettings(formats="merged,f16,q8_0,lora", parity_prompts=3, parity_tasks=2, context=1024)
     found = parity.measure(lora_run, make(lora_run, settings, lambda line: None), settings, lambda line: None)
-    assert list(found["formats"]) == ["merged", "f16", "q8_0"]
+    assert list(found["formats"]) == ["merged", "f16", "q8_0", "lora"]
     for row in found["formats"].values():
         assert row["prompts_equal"] == row["tokens_equal"] == row["total"] == 3
     assert found["formats"]["merged"]["replies_equal"] == found["formats"]["f16"]["replies_equal"] == 3
-    assert found["tasks"]["q8_0 against f16"]["tasks"] == found["formats"]["q8_0"]["state"]["total"] == 2
+    for name in ("q8_0", "lora"):
+        assert found["tasks"][f"{name} against f16"]["tasks"] == found["formats"][name]["state"]["total"] == 2
     export = lora_run.folder / "export"
     assert json.loads((export / "parity.json").read_text()) == found
     assert (export / "parity.md").read_text() == found["markdown"]
@@ -94,7 +95,7 @@ def other_answers(lora_run, monkeypatch):
     monkeypatch.setattr(
         parity,
         "by_server",
-        lambda file, chats, asking, tasks: (replies([OTHER]), {"a": [True], "b": [False]} if tasks else {}),
+        lambda file, chats, asking, tasks, over_base: (replies([OTHER]), {"a": [True], "b": [False]} if tasks else {}),
     )
     files = {name: lora_run.path("export", f"model-{name}.gguf") for name in ("f16", "q8_0")}
     for name, file in files.items():
@@ -111,12 +112,10 @@ def test_a_format_that_answers_otherwise_stops_the_export_or_is_written_down(lor
     assert (lora_run.folder / "export" / "parity.json").exists()
 
 
-@pytest.mark.parametrize("names", ["adapter", "lora", "adapter,lora"])
-def test_nothing_to_compare_is_said_and_no_error(lora_run, tmp_path, names):
-    said, files = [], {name: tmp_path / f"{name}.gguf" for name in names.split(",")}
-    files |= {"adapter": tmp_path} if "adapter" in files else {}
-    assert parity.measure(lora_run, files, ExportSettings(parity="stop"), said.append) == {}
-    assert said == [f"formats {', '.join(files)}: nothing to compare with the adapter"]
+def test_nothing_to_compare_is_said_and_no_error(lora_run, tmp_path):
+    said = []
+    assert parity.measure(lora_run, {"adapter": tmp_path}, ExportSettings(parity="stop"), said.append) == {}
+    assert said == ["nothing to compare with the adapter"]
 
 
 def test_one_gguf_alone_has_its_share_of_finished_tasks(lora_run, other_answers):

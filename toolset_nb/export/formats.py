@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 
+from toolset_nb.downloads import cache_folder
 from toolset_nb.export import artefacts, gguf, llamacpp, weights
 from toolset_nb.export.weights import ExportError, base_shapes, merge_dtype
 from toolset_nb.runs import Run, file_hash
@@ -90,32 +91,22 @@ def table(rows: list[Row]) -> str:
 def check_room(run: Run, rows: list[Row]) -> None:
     """Raises ExportError when disk or memory are too small for what is still to be made, naming both figures.
 
-    A base that is still to be fetched counts on the disk of the Hub's cache.
+    A base that is still to be fetched counts on the disk of the Hub's cache, the base's GGUF below `lora` on that of ours.
     """
     import psutil
     from huggingface_hub import constants
 
-    todo = {row.name for row in rows if not row.there}
+    base, todo = run.record["base_folder"], {row.name for row in rows if not row.there}
     between = _between(run, todo)
-    shapes = base_shapes(run.record["base_folder"])
-    sixteen = sum(_bytes(shape, FORMATS["f16"]) for shape in shapes)
-    needed = sum(row.bytes for row in rows if not row.there) + sixteen * len(between)
     wanted = todo | between
-    fetched = sixteen if wanted & {"merged", "lora"} and weights.to_fetch(run.record["base_folder"]) else 0
-    (disk, free), (hub_disk, hub_free) = _disk(run.folder), _disk(Path(constants.HF_HUB_CACHE))
-    if disk != hub_disk and fetched * ROOM > hub_free:
-        raise ExportError(
-            f"fetching the base model needs {size_words(fetched * ROOM)} on the disk of {constants.HF_HUB_CACHE}, and "
-            f"{size_words(hub_free)} are free: make room, or set HF_HOME to a larger disk and start Python again"
-        )
-    with_base = fetched if disk == hub_disk else 0
-    needed += with_base
-    if needed * ROOM > free:
-        of_it = f" ({size_words(with_base * ROOM)} of it to fetch the base model)" if with_base else ""
-        raise ExportError(
-            f"formats {', '.join(sorted(todo))} need {size_words(needed * ROOM)}{of_it} on the disk of {run.folder} while "
-            f"they are made, and {size_words(free)} are free: choose fewer, or make room"
-        )
+    sixteen, eight = (sum(_bytes(shape, FORMATS[name]) for shape in base_shapes(base)) for name in ("f16", "q8_0"))
+    fetched = sixteen if wanted & {"merged", "lora"} and weights.to_fetch(base) else 0
+    below = eight if "lora" in todo and not gguf.base_place(base).exists() else 0
+    _check_disks(
+        (run.folder, sum(row.bytes for row in rows if not row.there) + sixteen * len(between), "making the files"),
+        (Path(constants.HF_HUB_CACHE), fetched, "fetching the base model (HF_HOME names another place)"),
+        (cache_folder(), below, "the base as GGUF, below lora (TOOLSET_NB_CACHE names another place)"),
+    )
     memory = sixteen * (2 if merge_dtype(run.record) == "float32" else 1) * ROOM
     available = psutil.virtual_memory().available
     if "merged" in wanted and memory > available:
@@ -123,6 +114,19 @@ def check_room(run: Run, rows: list[Row]) -> None:
             f"merging holds the base in memory: {size_words(memory)} are needed and {size_words(available)} are free; "
             "close other programs, or export on a machine with more memory"
         )
+
+
+def _check_disks(*needs: tuple[Path, float, str]) -> None:
+    """Each need is (folder, bytes, what for); raises ExportError for the first disk that is too small for its needs together."""
+    for disk in dict.fromkeys(_disk(folder) for folder, count, _ in needs if count):
+        here = [need for need in needs if need[1] and _disk(need[0]) == disk]
+        needed = sum(count for _, count, _ in here) * ROOM
+        if needed > disk[1]:
+            parts = ", ".join(f"{size_words(count * ROOM)} for {what}" for _, count, what in here)
+            raise ExportError(
+                f"the disk of {here[0][0]} has {size_words(disk[1])} free and {size_words(needed)} are needed ({parts}): "
+                "choose fewer formats, or make room"
+            )
 
 
 def _check_low_rank(run: Run) -> None:

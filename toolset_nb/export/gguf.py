@@ -42,13 +42,17 @@ def chat_template(gguf: Path) -> str:
 
 def base_gguf(folder: str) -> Path:
     """The GGUF of an untuned model folder or Hub id, cached; made again when the folder changes."""
-    source = Path(folder)
-    place = sha256(folder.encode()).hexdigest()[:8]  # folders of one name stay apart
-    gguf = cache_folder() / "gguf" / place / f"{source.name}-q8_0.gguf"
+    source, gguf = Path(folder), base_place(folder)
     files = [file for file in (sorted(source.iterdir()) if source.is_dir() else []) if file.is_file()]
     key = {"folder": folder, **{file.name: file_hash(file) for file in files}}
     artefacts.finish(gguf, key, lambda path: convert(base_files(folder), path))
     return gguf
+
+
+def base_place(folder: str) -> Path:
+    """Where the GGUF of an untuned model lies once it is made."""
+    place = sha256(folder.encode()).hexdigest()[:8]  # folders of one name stay apart
+    return cache_folder() / "gguf" / place / f"{Path(folder).name}-q8_0.gguf"
 
 
 def calibration(run: Run, count: int = 200) -> list[str]:

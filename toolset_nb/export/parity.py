@@ -1,7 +1,7 @@
 """Whether the exported formats answer as the adapter does: the same prompts, the same tokens, the same calls.
 
 The reference is the adapter in transformers, unmerged, in the bits that it is merged in. Merged weights are asked the same way,
-each GGUF through llama.cpp's own server.
+each GGUF through llama.cpp's own server; the GGUF LoRA lies there over the 8-bit GGUF of the base, as its command has it.
 Compared are the prompt as rendered (bytes) and as cut into tokens, and the greedy reply: its tools and arguments, and all of it.
 The context block is left aside in the first: its ids and sentences are made up, and two ways of rounding soon make up others. With
 `parity_tasks` every GGUF also works on that many tasks; shares of vaults left as they should be are given and compared.
@@ -23,6 +23,7 @@ from toolset_nb.evaluation import evaluate, load_prompts, messages
 from toolset_nb.evaluation.statistics import compare, rate, wilson
 from toolset_nb.export import artefacts
 from toolset_nb.export.formats import FORMATS
+from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.weights import ExportError, merge_dtype
 from toolset_nb.runs import Run, file_hash
 from toolset_nb.servers import Batches, serve
@@ -56,9 +57,9 @@ def measure(
     Rows of an earlier comparison stay, where adapter, prompts and file are the same. {} where there is nothing to compare.
     Raises ExportError when a format falls below its floor and `settings.parity` is stop; with warn the record says so.
     """
-    kinds = [name for name in files if name == "merged" or (files[name].suffix == ".gguf" and name != "lora")]
+    kinds = [name for name in files if name != "adapter"]
     if not kinds:
-        say(f"formats {', '.join(files)}: nothing to compare with the adapter")
+        say("nothing to compare with the adapter")
         return {}
     asking = _asking(run, settings)
     chats = [messages(prompt, asking) for prompt in load_prompts(PROMPTS, limit=settings.parity_prompts)]
@@ -71,7 +72,7 @@ def measure(
         if name == "merged":
             made = by_transformers(str(files[name]), chats, asking, dtype)
         else:
-            made, states = by_server(files[name], chats, asking, settings.parity_tasks)
+            made, states = by_server(files[name], chats, asking, settings.parity_tasks, run if name == "lora" else None)
         file = {"bytes": artefacts.size(files[name]), "made_from": _made_from(files[name])}
         rows[name] = compared(reference, made, FLOOR.get(name)) | file
         rows[name] |= {"states": states, "state": rate(states)} if states else {}
@@ -204,10 +205,17 @@ def by_transformers(source: Run | str, chats: list[list[dict]], asking: Evaluate
 
 
 def by_server(
-    gguf: Path, chats: list[list[dict]], asking: EvaluateSettings, tasks: int = 0
+    file: Path, chats: list[list[dict]], asking: EvaluateSettings, tasks: int = 0, over_base: Run | None = None
 ) -> tuple[Replies, dict[str, list[bool]]]:
-    """The replies of a GGUF through llama.cpp's server, and of the first `tasks` tasks whether their vault is as it should be."""
-    with serve(gguf, SLOTS, asking.context) as endpoint:
+    """The replies of a GGUF through llama.cpp's server, and of the first `tasks` tasks whether their vault is as it should be.
+
+    With `over_base` the file is that run's adapter, laid over the GGUF of its base.
+    """
+    gguf, laid = file, {}
+    if over_base:
+        template = (over_base.folder / "adapter" / "chat_template.jinja").read_text("utf-8")
+        gguf, laid = base_gguf(over_base.record["base_folder"]), {"lora": file, "template": template}
+    with serve(gguf, SLOTS, asking.context, **laid) as endpoint:
         asked = [{"messages": chat, **endpoint.kind.sent} for chat in chats]
         rendered = [_post(endpoint, "/apply-template", body)["prompt"] for body in asked]
         body = {"add_special": True, "parse_special": True}  # as the server itself reads a rendered prompt

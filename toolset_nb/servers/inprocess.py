@@ -21,11 +21,19 @@ END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>")
 
 @contextlib.contextmanager
 def serve(
-    gguf: Path | str, slots: int = 8, context: int = 4096, threads: int = 0, timeout: float = 120, retries: int = 2
+    gguf: Path | str,
+    slots: int = 8,
+    context: int = 4096,
+    threads: int = 0,
+    timeout: float = 120,
+    retries: int = 2,
+    lora: Path | None = None,
+    template: str = "",
 ):
     """llama.cpp's own HTTP server on a free loopback port, as an Endpoint; stopped when the block ends.
 
-    `context` is tokens a slot, `threads` 0 means all cores.
+    `context` is tokens a slot, `threads` 0 means all cores. `lora` is a GGUF adapter laid over the model, `template` a chat
+    template in place of the model's.
     """
     import xllamacpp
 
@@ -36,6 +44,8 @@ def serve(
     params.n_parallel, params.n_ctx = slots, slots * context
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.use_jinja, params.warmup, params.verbosity = True, False, -1
+    params.chat_template = template
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora))] if lora else []
     server = xllamacpp.Server(params)
     try:
         kind = kinds()["llamacpp"]
