@@ -145,6 +145,19 @@ def test_every_tool_has_needless_questions_and_every_look_up_has_closing_words_a
     assert [text for text in words if re.match("Showed|Read out|Answered|Gave|Quoted", text)] == []
 
 
+def test_training_calls_give_no_reason_that_nobody_gave(made):
+    reasons = wording.answers()["reasons"]
+    assert reasons.keys() == set(catalogue().tools)
+    assert all(len(each[kind]) >= 2 for each in reasons.values() for kind in ("why", "goal"))
+    for row in made[0]:
+        for call in calls.parse(row["conversations"][1]["content"]).calls:
+            for kind, field in (("why", "toolContext"), ("goal", "primaryGoal")):
+                given = (wording.SLOT.sub("\0", text) for text in reasons[call.name][kind])
+                patterns = ["(.+)".join(map(re.escape, text.split("\0"))) for text in given]
+                said = call.arguments["context"][field]
+                assert any(re.fullmatch(pattern, said, re.DOTALL) for pattern in patterns), (row["id"], said)
+
+
 def test_closing_words_report_what_a_look_up_found():
     hits = [{"title": name} for name in ("Soup", "Stew", "Bread", "Salad")]
     found, none = {"results": hits}, {"results": []}

@@ -85,8 +85,8 @@ class Scene:
     # the assistant ------------------------------------------------------------------------------------------------
 
     def context(self, tool: str, slots: dict[str, str], workspace: str = "") -> dict[str, str]:
-        """The seven fields for this moment."""
-        voice = voices()[tool]
+        """The seven fields for this moment; in training they give no reason that nobody gave."""
+        voice = voices()[tool] | (answers()["reasons"][tool] if self.training else {})
         return {
             "sessionId": self.session,
             "workspaceId": workspace or self.workspace,

@@ -67,7 +67,7 @@ def behaviours() -> dict[str, dict]:
 
 @cache
 def answers() -> dict[str, dict]:
-    """closings, memory, questions and alike of datasets/voices/answers: what is said and remembered in training alone."""
+    """The files of datasets/voices/answers by name: what is said, remembered and given as a reason in training alone."""
     folder = repo_root() / "datasets" / "voices" / "answers"
     return {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
 
