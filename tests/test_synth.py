@@ -158,6 +158,32 @@ def test_training_calls_give_no_reason_that_nobody_gave(made):
                 assert any(re.fullmatch(pattern, said, re.DOTALL) for pattern in patterns), (row["id"], said)
 
 
+def test_who_asks_in_another_language_is_asked_back_in_it():
+    speaker, behaviours, own = wording.Speaker(0), wording.behaviours(), wording.answers()["replies"]
+    for behaviour, keys in (("ask_first", ["replies"]), ("ask_missing", ["replies"]), ("verify", ["done", "kept"])):
+        for variant, given in behaviours[behaviour].items():
+            for tongue in {language(text) for text in speaker.mine(given["requests"])} - {"en"}:
+                for key in keys:
+                    known = {name for text in [*given[key], *given["requests"]] for name in wording.names(text)}
+                    assert all(wording.names(text) <= known for text in own[tongue][key][variant]), (tongue, variant)
+
+
+@pytest.mark.parametrize("tongue", ["de", "fr", "es", "it", "nl", "pt", "da"])
+def test_no_request_in_another_language_is_answered_in_english(tongue):
+    scene = scenes.Scene(None, wording.Speaker(0), "session", "default", variant="find_append", language=tongue)
+    scene.tools = ["contentManager_appendContent"]
+    english = wording.behaviours()["multi_step"]["find_append"]["replies"]
+    assert not set(scene.replies("multi_step")) & set(english)
+    assert bool(scene.replies("multi_step")) == bool(scene.done(scene.tools[0], {"note": "A"})) == (tongue != "da")
+    for _ in range(40):
+        scene.narrate("before_act")
+    assert scene.blocks == []
+    task = scenes.Scene(
+        None, wording.Speaker(0, "evaluation"), "session", "default", variant="find_append", language=tongue
+    )
+    assert task.replies("multi_step") == english
+
+
 def test_closing_words_report_what_a_look_up_found():
     hits = [{"title": name} for name in ("Soup", "Stew", "Bread", "Salad")]
     found, none = {"results": hits}, {"results": []}
@@ -167,6 +193,7 @@ def test_closing_words_report_what_a_look_up_found():
     assert all(each & {"hits", "first", "names"} for each in slots)
     assert "Aucun résultat." in reports.closings("vaultLibrarian_searchContent", none, "fr", {})
     assert "I found no note with" in str(reports.closings("vaultLibrarian_searchContent", none, "en", {}))
+    assert reports.closings("vaultLibrarian_searchContent", none, "da", {}) == []
 
 
 def test_a_narrowed_look_up_says_nothing_of_what_it_left_out():

@@ -9,7 +9,6 @@ from typing import Any
 from toolset_nb import calls
 from toolset_nb.synth import scenarios, variety
 from toolset_nb.synth.negatives import Wrong, again, called, with_context, wrong_argument
-from toolset_nb.synth.wording import voices
 
 LIMITS = ("limit", "offset", "paths", "includeContent")
 MODEL = {"provider": "simulated", "model": "sim-small"}
@@ -65,8 +64,10 @@ def unlimited(scene: Any) -> Wrong:
 def of_two(scene: Any, first: scenarios.Scenario, second: scenarios.Scenario) -> Wrong:
     """Two calls were due: the second on something else, the first twice, or words that both are done after one."""
     one, result, two = scene.blocks
-    said = " ".join(scene.speaker.fill(voices()[each.tool]["said"], each.slots) for each in (first, second))
-    found: Wrong = [("repeated_call", None, [one, one]), ("text_without_call", list(scene.blocks), [one, result, said])]
+    said = [scene.done(each.tool, each.slots) for each in (first, second)]
+    found: Wrong = [("repeated_call", None, [one, one])]
+    if all(said):
+        found.append(("text_without_call", list(scene.blocks), [one, result, " ".join(said)]))
     other = _other(scene, second, two.arguments)
     return [*found, *(("wrong_argument", None, [one, two._replace(arguments=given)]) for given in other)]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolset_nb import calls, rules
 from toolset_nb.synth import scenarios
-from toolset_nb.synth.wording import answers, voices
+from toolset_nb.synth.wording import answers
 from toolset_nb.synth.worlds import join
 from toolset_nb.tools import CONTEXT_FIELDS, catalogue
 
@@ -121,16 +121,16 @@ def of_call(scene: Any, scenario: scenarios.Scenario) -> Wrong:
     """Wrong answers made of words, or of the right call itself, which stands in the scene now."""
     call = next(block for block in scene.blocks if isinstance(block, calls.Call))
     ids = {"sessionId": scene.speaker.pick.choice(made_up(call.arguments["context"]))}
-    said = scene.speaker.fill(voices()[scenario.tool]["said"], scenario.slots)
+    said = scene.done(scenario.tool, scenario.slots)
     found: Wrong = [
         ("foreign_ids", None, [with_context(call, ids)]),
         ("repeated_call", None, [call, call]),
-        ("text_without_call", None, [said]),
+        *([("text_without_call", None, [said])] if said else []),
         *(("needless_question", None, [question]) for question in _questions(scene, scenario)),
     ]
-    if len(str(scene.results[-1])) < MOST_RESULT:
+    if len(str(scene.results[-1])) < MOST_RESULT and (closing := scene.closing(scenario)):
         shown = [*scene.blocks, calls.Result(scene.results[-1])]
-        found.append(("repeated_call", [*shown, scene.closing(scenario)], [*shown, again(scene)]))
+        found.append(("repeated_call", [*shown, closing], [*shown, again(scene)]))
     return found
 
 

@@ -79,10 +79,13 @@ def facts(tool: str, result: dict) -> dict[str, str]:
 
 
 def closings(tool: str, result: dict, language: str, arguments: dict[str, Any]) -> list[str]:
-    """Wordings that fit a look-up with these arguments and its result, in the language of the request where there are some."""
-    own, other = answers()["closings"][tool], answers()["closings"]["languages"].get(language, {})
+    """Wordings that fit a look-up with these arguments and its result, in the language of the request; none where it has none."""
+    own = answers()["closings"][tool]
     kind = _kind(own, tool, result, arguments)
-    return (other.get(tool) if kind == "text" else None) or other.get(kind) or own[kind]
+    if language == "en":
+        return own[kind]
+    other = answers()["closings"]["languages"].get(language, {})
+    return (other.get(tool) if kind == "text" else None) or other.get(kind, [])
 
 
 def _kind(own: dict, tool: str, result: dict, arguments: dict[str, Any]) -> str:

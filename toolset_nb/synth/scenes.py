@@ -161,12 +161,36 @@ class Scene:
         return f"{name} failed: {result['error']}"
 
     def closing(self, scenario: Scenario) -> str:
-        """Closing words after one call; in training they report what a look-up found or a prompt was answered."""
+        """Closing words after one call; in training they report what a look-up found or a prompt was answered.
+
+        They are "" where there are none in the language of the request.
+        """
         result = self.results[-1]
         if not self.training or not reports.tells(scenario.tool, result):
-            return self.speaker.fill(voices()[scenario.tool]["said"], scenario.slots)
+            return self.done(scenario.tool, scenario.slots)
         said = reports.closings(scenario.tool, result, self.language, scenario.arguments)
-        return self.speaker.fill(said, scenario.slots | reports.facts(scenario.tool, result))
+        return self.speaker.fill(said, scenario.slots | reports.facts(scenario.tool, result)) if said else ""
+
+    def done(self, tool: str, slots: dict[str, str]) -> str:
+        """Words that a call was made, "" where there are none in the language of the request."""
+        said = self._own.get(tool, []) if self._foreign else voices()[tool]["said"]
+        return self.speaker.fill(said, slots) if said else ""
+
+    def replies(self, behaviour: str, key: str = "replies", variant: str = "") -> list[str]:
+        """The words of a behaviour's variant, none where there are none in the language of the request."""
+        variant = variant or self.variant
+        if not self._foreign:
+            return behaviours()[behaviour][variant][key]
+        return self._own.get(key, {}).get(variant) or self._own.get(self.tools[-1] if self.tools else "", [])
+
+    @property
+    def _foreign(self) -> bool:
+        """Whether a request in training is not in English; then English answers it nowhere."""
+        return self.training and self.language != "en"
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        return answers()["replies"].get(self.language, {})
 
     def say(self, text: str) -> None:
         """Words of the assistant, after the result of the call before them."""
@@ -175,7 +199,7 @@ class Scene:
 
     def reply(self, behaviour: str, key: str = "replies", variant: str = "", **slots: str) -> None:
         """The closing words of a behaviour's variant."""
-        self.end(self.speaker.fill(behaviours()[behaviour][variant or self.variant][key], slots))
+        self.end(self.speaker.fill(self.replies(behaviour, key, variant), slots))
 
     def end(self, text: str) -> None:
         """Closing words; the call before them once more would be wrong."""
@@ -184,8 +208,8 @@ class Scene:
         self.say(text)
 
     def narrate(self, kind: str, **slots: str) -> None:
-        """Now and then a word before the next call."""
-        if self.speaker.chance(NARRATED):
+        """Now and then a word before the next call, in English alone."""
+        if self.speaker.chance(NARRATED) and not self._foreign:
             self.say(self.speaker.fill(behaviours()["after_result"][kind]["replies"], slots))
 
     def _show_result(self) -> None:

@@ -36,8 +36,9 @@ def answer(scene: Scene, scenario: scenarios.Scenario, splits: tuple[str, ...] =
         and split in splits
         and scene.speaker.chance(LOOKS if looks else ANSWERED[split])
         and len(str(scene.results[-1])) < LONGEST_RESULT[split]
+        and (said := scene.closing(scenario))
     ):
-        scene.say(scene.closing(scenario))
+        scene.say(said)
 
 
 def several_calls(scene: Scene) -> None:

@@ -181,8 +181,8 @@ def prompt_by_agent(scene: Scene) -> None:
     scene.play(asked)
     if not scene.training:
         return parts.close(scene, "execute_prompt", agent=agent["name"])
-    if scene.contrast or scene.speaker.chance(parts.CLOSED):
-        scene.end(scene.closing(asked))
+    if (scene.contrast or scene.speaker.chance(parts.CLOSED)) and (said := scene.closing(asked)):
+        scene.end(said)
 
 
 def prompt_by_model(scene: Scene) -> None:

@@ -192,8 +192,9 @@ def unlooked(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
     if scene.contrast:
         act = negatives.called(scene, tool, slots, arguments)
         result = calls.Result(scene.world.vault.rehearse(tool, act[0].arguments))
-        said = scene.speaker.fill(voices()[tool]["said"], slots)
-        scene.matched += [("unchecked", None, act), ("unchecked", None, [*act, result, said])]
+        scene.matched.append(("unchecked", None, act))
+        if said := scene.done(tool, slots):
+            scene.matched.append(("unchecked", None, [*act, result, said]))
 
 
 def failing(scene: Scene, tool: str, given: dict) -> str:
@@ -255,8 +256,8 @@ def is_note_in(folder: str, entry) -> bool:
 
 
 def close(scene: Scene, behaviour: str, key: str = "replies", **slots: str) -> None:
-    """Closing words in most cases; the rest ends with the call."""
-    if scene.contrast or scene.speaker.chance(CLOSED):
+    """Closing words in most cases; the rest, and what has none in the language of the request, ends with the call."""
+    if scene.replies(behaviour, key) and (scene.contrast or scene.speaker.chance(CLOSED)):
         scene.reply(behaviour, key, **slots)
 
 
