@@ -418,6 +418,31 @@ def test_a_call_remembers_all_that_was_told_and_done(made):
             assert not any(scenes.tells_of(told, path) for path in scenes.paths(first.arguments))
 
 
+def test_a_failed_call_is_remembered_only_where_the_request_tells_of_it():
+    untold = wording.answers()["untold"]
+    given = {text: variant for variant, each in wording.behaviours()["recover"].items() for text in each["requests"]}
+    given |= {t: name for name, each in wording.behaviours()["recover"].items() for t in each["requests"].training}
+    assert set(untold) <= given.keys()
+    assert [text for text in untold if re.search(r"(?i)error|fail|refused|not.found|no_match|exists", text)] == []
+    slots = dict.fromkeys(("wrong", "path", "note", "error"), "X")
+    for text, variant in given.items():
+        scene = scenes.Scene(None, wording.Speaker(0), "session", "default", wording=text)
+        plays.parts.tried(scene, "recover", variant, **slots)
+        assert bool(scene.tried) == (text not in untold)
+
+
+def test_words_between_calls_fit_any_next_call():
+    scene = scenes.Scene(None, wording.Speaker(0), "session", "default")
+    for _ in range(60):
+        scene.narrate("before_act")
+    said = set(scene.blocks)
+    assert said and not said & {
+        "The id is there, so I go ahead.",
+        "Fine, on to the action itself.",
+        "Now the second part.",
+    }
+
+
 @pytest.mark.parametrize(
     ("told", "path", "named"),
     [

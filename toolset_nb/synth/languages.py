@@ -26,14 +26,14 @@ MARKS = {
     ),
     "es": (
         "el los las una unos de del y es en que para por con mis mi me esta este esto lo al se no nota notas carpeta abre busca "
-        "borra cambia añade pon haz muéstrame enséñame crea quiero dime lee léeme qué cuáles dónde hay sin más como llama "
+        "borra cambia añade pon haz seguimos muéstrame enséñame crea quiero dime lee léeme qué cuáles dónde hay sin más como llama "
         "llamas solo sólo todo todas todos ponle quita carga vuelve trabajo estado sesión guarda guárdame mueve después antes "
         "favor ha dado otra vez inténtalo"
     ),
     "it": (
         "il lo gli una di del della dello nel nella e è che per con mi mia mie miei questo questa queste le non più solo tutto "
-        "tutte tutti nota cartella apri cerca trova leggi mostrami fammi metti aggiungi crea cambia elimina cancella sposta "
-        "copia quali cosa dove c'è sono grazie puoi vorrei da dal carica sessione nuova nuovo stato in senza"
+        "tutte tutti nota cartella apri cerca trova leggi leggimi mostrami fammi metti aggiungi crea cambia elimina cancella "
+        "sposta copia quali cosa dove c'è sono grazie puoi vorrei da dal carica sessione nuova nuovo stato in senza"
     ),
     "nl": (
         "de het een van en is in dat die voor met mijn me wat welke waar zoek open maak zet voeg toe verwijder hernoem "

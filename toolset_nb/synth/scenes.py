@@ -51,7 +51,8 @@ class Scene:
     results: list[dict] = field(default_factory=list)
     tools: list[str] = field(default_factory=list)
     variant: str = ""
-    language: str = "en"  # of the request
+    wording: str = ""  # of the request, and its language
+    language: str = "en"
     opening: str = ""  # sessionMemory before anything was done
     tried: str = ""  # what the request says was tried and failed, for sessionMemory
     matched: negatives.Wrong = field(default_factory=list)  # wrong answers that a behaviour is there to avoid
@@ -70,7 +71,8 @@ class Scene:
     def asks(self, variant: str, request: str) -> None:
         """Set the request, before anything is executed; raises Rejected for one that was made before or is reserved."""
         self.variant, self.request = variant, request
-        self.language = request.language if isinstance(request, Said) else "en"
+        if isinstance(request, Said):
+            self.wording, self.language = request.wording, request.language
         if reason := self.refuses(request):
             raise Rejected("duplicate" if "before" in reason else "evaluation", reason)
 
@@ -210,7 +212,8 @@ class Scene:
     def narrate(self, kind: str, **slots: str) -> None:
         """Now and then a word before the next call, in English alone."""
         if self.speaker.chance(NARRATED) and not self._foreign:
-            self.say(self.speaker.fill(behaviours()["after_result"][kind]["replies"], slots))
+            texts = behaviours()["after_result"][kind]["replies"]
+            self.say(self.speaker.fill(answers()["narration"].get(kind, texts) if self.training else texts, slots))
 
     def _show_result(self) -> None:
         if self.blocks and isinstance(self.blocks[-1], calls.Call):

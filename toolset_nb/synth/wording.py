@@ -39,6 +39,7 @@ class Wordings(list):
 class Said(str):
     """Words made from a wording, with its language."""
 
+    wording: str = ""
     language: str = "en"
 
 
@@ -112,7 +113,7 @@ class Speaker:
             mine = [text for text in mine if language(text) == like]
         wording = self.fitting(mine, slots)
         said = Said(wording.format_map(slots))
-        said.language = language(wording)
+        said.wording, said.language = wording, language(wording)
         return said
 
     def mine(self, texts: Wordings) -> list:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from toolset_nb import calls
 from toolset_nb.synth import negatives, reports, scenarios
 from toolset_nb.synth.scenes import Scene
-from toolset_nb.synth.wording import Said, Speaker, behaviours, voices
+from toolset_nb.synth.wording import Said, Speaker, answers, behaviours, voices
 from toolset_nb.synth.worlds import body, join, tellings, title
 
 LONGEST_PART = 300  # characters of a request that stands inside another
@@ -182,8 +182,8 @@ def read_out(scene: Scene, behaviour: str, path: str, variant: str = "") -> None
 
 
 def tried(scene: Scene, behaviour: str, variant: str, **slots: str) -> None:
-    """In training sessionMemory tells what the request says has failed."""
-    if scene.training:
+    """In training sessionMemory tells what the request says has failed, where it does."""
+    if scene.training and scene.wording not in answers()["untold"]:
         scene.tried = scene.speaker.fill(behaviours()[behaviour][variant]["tried"], slots)
 
 
