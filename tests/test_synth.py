@@ -360,7 +360,7 @@ def test_a_request_names_the_workspace_that_its_call_depends_on(played, monkeypa
     keys = [("single_call", f"memoryManager_{tool}") for tool in tools] + [("sibling_choice", "state")]
     keys += [("recover_from_error", "again"), ("continue_from_memory", "memory"), ("several_calls", "join")]
     named = Counter()
-    for row in played(12, *keys):
+    for row in played(24, *keys):
         request, answer = (turn["content"] for turn in row["conversations"])
         for call in calls.parse(answer, rescue=False).calls:
             workspace = call.arguments["context"]["workspaceId"]
@@ -368,6 +368,20 @@ def test_a_request_names_the_workspace_that_its_call_depends_on(played, monkeypa
                 assert workspace in request, row["id"]
                 named[row["meta"]["behaviour"]] += 1
     assert {"single_call", "sibling_choice", "recover_from_error", "several_calls"} <= named.keys()
+
+
+def test_a_call_is_in_the_workspace_that_the_request_names_as_where_one_works_and_else_in_none(played, monkeypatch):
+    monkeypatch.setattr(generate, "IN_NO_WORKSPACE", 0)
+    single = [("single_call", f"memoryManager_{mode}Workspace") for mode in ("load", "update")]
+    for row in played(10, *single, ("workspace_awareness", "by_name"), ("single_call", "vaultManager_openNote")):
+        for call in calls.parse(row["conversations"][1]["content"]).calls:
+            assert call.arguments["context"]["workspaceId"] == "default", row["id"]
+    for row in played(6, ("workspace_awareness", "inside"), ("multi_step", "load_state"), ("several_calls", "join")):
+        homes = [
+            call.arguments["context"]["workspaceId"] for call in calls.parse(row["conversations"][1]["content"]).calls
+        ]
+        assert len(set(homes)) == 1 and (homes[0] == "default" or homes[0] in row["conversations"][0]["content"])
+        assert homes[0] != "default" or row["meta"]["behaviour"] == "several_calls"
 
 
 @pytest.mark.parametrize("name", ["tasks", "behavior", "baseline", "tool_combos"])

@@ -42,6 +42,7 @@ class Scene:
     speaker: Speaker
     session: str
     workspace: str
+    named: str = "default"  # the workspace that the request names as where one works, in training that of every call
     memory: list[str] = field(default_factory=list)
     contrast: bool = False  # also collect wrong answers
     refuses: Callable[[str], str] = lambda request: ""  # why a request cannot be used
@@ -91,7 +92,7 @@ class Scene:
         voice = voices()[tool] | (answers()["reasons"][tool] if self.training else {})
         return {
             "sessionId": self.session,
-            "workspaceId": workspace or self.workspace,
+            "workspaceId": self.named if self.training else workspace or self.workspace,
             "sessionDescription": self.world.theme,
             "sessionMemory": self.remembered(),
             "toolContext": self.speaker.fill(voice["why"], slots),

@@ -155,7 +155,7 @@ def in_workspace(variant: str) -> Play:
     """A call that belongs to the workspace named by its id, or to none."""
 
     def play(scene: Scene) -> None:
-        key = scene.world.record("workspaces")["id"] if variant == "inside" else "default"
+        scene.named = key = scene.world.record("workspaces")["id"] if variant == "inside" else "default"
         scenario = parts.short(scene, parts.TOGETHER)
         request = scene.words(scenario)
         scene.ask("workspace", variant, {"workspace_id": key, "request": request}, request.language)

@@ -229,6 +229,7 @@ def own(scene: Scene, table: str) -> dict:
 def ask_inside(scene: Scene, variant: str, slots: dict[str, str]) -> None:
     """A request of a chain in words that name the scene's workspace."""
     request = scene.speaker.request(behaviours()["multi_step"][variant]["requests"], slots)
+    scene.named = scene.workspace
     scene.asks(variant, _naming(scene.workspace, request, scene.speaker))
 
 
@@ -240,7 +241,7 @@ def placed(scene: Scene, request: Said, *made: scenarios.Scenario, apart: bool =
     homes = [
         each.arguments.get("_workspace", scene.workspace if each.tool in BY_WORKSPACE else "default") for each in made
     ]
-    home = next((home for home in homes if home != "default"), "default")
+    scene.named = home = next((home for home in homes if home != "default"), "default")
     return _naming(home, request, scene.speaker.apart(request) if apart else scene.speaker)
 
 
