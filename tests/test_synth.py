@@ -14,6 +14,7 @@ from toolset_nb.synth import (
     negatives,
     plays,
     reports,
+    scenarios,
     scenes,
     similarity,
     teacher,
@@ -29,6 +30,8 @@ from toolset_nb.tools import catalogue
 from toolset_nb.vault import fixtures
 
 ROWS = 150
+FIELDS = ("sessionDescription", "sessionMemory", "toolContext", "primaryGoal", "subgoal")
+BARE = {"context": {"sessionId": "session_1", "workspaceId": "default", **dict.fromkeys(FIELDS, "rehearsal")}}
 
 
 @pytest.fixture(scope="module")
@@ -392,6 +395,29 @@ def test_a_call_remembers_all_that_was_told_and_done(made):
 )
 def test_what_was_told_names_a_path_what_is_in_it_and_what_holds_it(told, path, named):
     assert scenes.tells_of(told, path) == named
+
+
+@pytest.mark.parametrize(
+    ("tool", "narrowing"),
+    [
+        ("vaultLibrarian_searchContent", "paths"),
+        ("vaultLibrarian_searchDirectory", "dateRange"),
+        ("vaultLibrarian_searchMemory", "workspaceId"),
+    ],
+)
+def test_most_narrowed_searches_find_something(tool, narrowing, tmp_path):
+    world = worlds.World(worlds.build("novel", tmp_path / "v"), "novel", 0, run="novel-0")
+    found = Counter()
+    while found.total() < 40:
+        try:
+            made = scenarios.make(world, tool)
+        except LookupError:
+            continue
+        if narrowing in made.arguments and made.variant != "inside":
+            given = {key: value for key, value in made.arguments.items() if key != "_workspace"}
+            result = world.vault.rehearse(tool, BARE | given)
+            found[bool((result.get("data") or result)["results"])] += 1
+    assert 18 <= found[True] < 40, found
 
 
 def test_what_is_looked_for_is_no_front_matter_but_words_that_tell_something(tmp_path):
