@@ -152,7 +152,14 @@ def test_closing_words_report_what_a_look_up_found():
     hits = [{"title": name} for name in ("Soup", "Stew", "Bread", "Salad")]
     found, none = {"results": hits}, {"results": []}
     facts = reports.facts("vaultLibrarian_searchContent", found)
-    assert facts == {"count": "4", "hits": "4 notes", "first": "Soup", "names": "Soup, Stew, Bread, ..."}
+    assert facts == {"count": "4", "hits": "4 notes", "first": "Soup", "names": "Soup, Stew, Bread, Salad"}
+    many = {"results": [{"title": f"N{number}"} for number in range(reports.NAMED + 1)]}
+    assert reports.facts("vaultLibrarian_searchContent", many)["names"].endswith("N8, N9, ...")
+    assert reports.facts("vaultLibrarian_searchMemory", found)["names"] == "Soup, Stew, Bread, ..."
+    own = {"data": {"prompts": [{"id": "prompt_1", "name": "Editor", "description": "Cuts"}]}}
+    assert (
+        reports.facts("agentManager_listAgents", own, "the ids and descriptions?")["names"] == "Editor (prompt_1; Cuts)"
+    )
     slots = [wording.names(text) for text in reports.closings("vaultLibrarian_searchContent", found, "en", {})]
     assert all(each & {"hits", "first", "names"} for each in slots)
     assert "Aucun résultat." in reports.closings("vaultLibrarian_searchContent", none, "fr", {})
@@ -201,6 +208,12 @@ def test_all_that_was_found_is_counted_where_a_limit_shows_less():
             {"data": {"name": "S", "sessionContext": {"summary": "All counted."}}},
             "All counted.",
         ),
+        (
+            "memoryManager_loadState",
+            {"data": {"name": "S", "restoredContext": {"activeTask": "Sum it up", "nextSteps": ["Print", "File"]}}},
+            "Sum it up\n- Print\n- File",
+        ),
+        ("memoryManager_loadWorkspace", {"data": {"context": {"name": "W", "purpose": "All of it"}}}, "All of it"),
         (
             "contentManager_batchContent",
             {

@@ -166,7 +166,7 @@ class Scene:
         if not self.training or not reports.tells(scenario.tool, result):
             return self.speaker.fill(voices()[scenario.tool]["said"], scenario.slots)
         said = reports.closings(scenario.tool, result, self.language, scenario.arguments)
-        return self.speaker.fill(said, scenario.slots | reports.facts(scenario.tool, result))
+        return self.speaker.fill(said, scenario.slots | reports.facts(scenario.tool, result, self.request))
 
     def say(self, text: str) -> None:
         """Words of the assistant, after the result of the call before them."""

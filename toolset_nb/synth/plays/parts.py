@@ -260,6 +260,14 @@ def close(scene: Scene, behaviour: str, key: str = "replies", **slots: str) -> N
         scene.reply(behaviour, key, **slots)
 
 
+def report(scene: Scene, behaviour: str, tool: str, slots: dict[str, str], **said: str) -> None:
+    """Closing words as often; in training they tell what the last call, of this tool, gave back."""
+    if not scene.training:
+        return close(scene, behaviour, **said)
+    if scene.contrast or scene.speaker.chance(CLOSED):
+        scene.end(scene.closing(scenarios.Scenario(tool, "", slots, {}, scenarios.answered)))
+
+
 def act_anyway(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
     """The wrong answer to a condition that did not hold."""
     if scene.contrast:
