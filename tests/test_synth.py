@@ -148,6 +148,16 @@ def test_every_tool_has_needless_questions_and_every_look_up_has_closing_words_a
     assert [text for text in words if re.match("Showed|Read out|Answered|Gave|Quoted", text)] == []
 
 
+def test_who_asks_first_asks_for_the_decision_and_for_no_leave_to_look(played):
+    leave = re.compile(
+        r"(may|should|shall|can|could) I (first )?(list|search|look|check|show|compare|propose|read)", re.I
+    )
+    for variant, texts in wording.behaviours()["ask_first"].items():
+        assert len(set(texts["asks"])) >= 8 and [text for text in texts["asks"] if leave.search(text)] == [], variant
+    rows = played(6, *(key for key in plays.PLAYS if key[0] == "ask_first"))
+    assert len(rows) > 20 and not any(leave.search(row["conversations"][1]["content"]) for row in rows)
+
+
 def test_closing_words_report_what_a_look_up_found():
     hits = [{"title": name} for name in ("Soup", "Stew", "Bread", "Salad")]
     found, none = {"results": hits}, {"results": []}
