@@ -471,6 +471,23 @@ def test_no_task_looks_for_a_field_of_front_matter():
     assert [task["id"] for task in asked if field.search(task["question"])] == []
 
 
+def test_a_note_that_was_found_elsewhere_is_said_to_lie_there(played):
+    rows = played(8, ("recover_from_error", "not_found"), ("recover_from_error", "in_turn"))
+    for row in rows:
+        blocks = calls.parse(row["conversations"][1]["content"], rescue=False).blocks
+        read = [block for block in blocks if isinstance(block, calls.Call)][-1]
+        assert read.arguments["filePath"] in blocks[-1]
+    assert len(rows) > 8
+
+
+def test_no_look_for_one_note_is_limited_that_nobody_limits(played):
+    chains = [("multi_step", variant) for variant in ("find_read", "find_append", "find_move")]
+    rows = played(5, *chains, ("recover_from_error", "not_found"), ("verify_before_acting", "exists"))
+    looks = [calls.parse(row["conversations"][1]["content"], rescue=False).calls[0] for row in rows]
+    assert len(looks) > 15 and all(look.name.startswith("vaultLibrarian") for look in looks)
+    assert [look for look in looks if "limit" in look.arguments] == []
+
+
 @pytest.mark.parametrize("apart", [worlds.BETWEEN_CHANGES, 0])
 def test_the_newest_note_is_one(apart, played, monkeypatch):
     """Also where several notes were changed at once: such a folder is not asked about."""

@@ -4,7 +4,6 @@ import re
 
 from toolset_nb.synth import negatives, scenarios
 from toolset_nb.synth.plays import parts
-from toolset_nb.synth.plays.parts import FEW
 from toolset_nb.synth.scenes import Scene
 from toolset_nb.synth.wording import voices
 from toolset_nb.synth.worlds import join, title
@@ -66,15 +65,11 @@ def verify_new(scene: Scene) -> None:
     new = scene.speaker.chance(0.6)
     content = scene.world.paragraph()
     path = join(scene.world.folder(empty=False), f"{scene.world.title()}.md") if new else scene.world.note()
-    folder, query = path.rpartition("/")[0] or "/", title(path)
+    folder = path.rpartition("/")[0] or "/"
     scene.ask("verify", "exists", {"path": path, "content": content})
     act = {"path": path, "content": content}, {"filePath": path, "content": content}
     parts.unlooked(scene, "contentManager_createContent", *act)
-    slots = {"query": query, "folder": folder}
-    arguments = {"query": query, "paths": [folder], "searchType": "files", "limit": FEW}
-    found = scene.call("vaultLibrarian_searchDirectory", slots, arguments)
-    listed = [hit["path"] for hit in (found.get("data") or found)["results"]]
-    if (path in listed) == new:
+    if (path in parts.look_up(scene, title(path), folder)) == new:
         raise LookupError("the search does not show it")
     if new:
         scene.narrate("before_act")
