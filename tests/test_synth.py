@@ -575,15 +575,16 @@ VERIFIED = [("verify_before_acting", variant) for variant in ("empty_folder", "h
 
 
 def test_acting_without_the_look_that_was_asked_for_is_called_unchecked(played):
-    """The call is often the one that the right answer ends with; that the person did not ask for it would not be true."""
-    ends = 0
+    """Only where the look speaks against the call: elsewhere the right answer ends with that call, too."""
+    unchecked = 0
     pairs = played(15, *VERIFIED, maker=generate.kto)
     for true, false in zip(pairs[::2], pairs[1::2], strict=True):
         right, wrong = (calls.parse(row["conversations"][1]["content"], rescue=False).calls for row in (true, false))
         if wrong and catalogue().tools[wrong[0].name].mutates:
             assert false["meta"]["defect"] == "unchecked"
-            ends += wrong[-1].name == right[-1].name
-    assert ends > 5
+            assert not any(catalogue().tools[call.name].mutates for call in right)
+            unchecked += 1
+    assert unchecked > 5
 
 
 def test_no_single_call_is_asked_for_on_a_condition():

@@ -21,12 +21,8 @@ def verify_empty(scene: Scene) -> None:
     if len(scene.world.inside(folder)) > 12:
         raise LookupError("too long a list")
     scene.ask("verify", "empty_folder", {"folder": folder})
-    parts.unlooked(
-        scene,
-        "vaultManager_deleteFolder",
-        {"folder": folder},
-        {"path": folder} | ({} if empty else {"recursive": True}),
-    )
+    if not empty:
+        parts.unlooked(scene, "vaultManager_deleteFolder", {"folder": folder}, {"path": folder, "recursive": True})
     listed = scene.call("vaultManager_listDirectory", {"folder": folder}, {"path": folder})
     if empty:
         scene.narrate("before_act")
@@ -49,7 +45,8 @@ def verify_text(scene: Scene) -> None:
             raise LookupError("the text stands there")
     scene.ask("verify", "has_text", slots)
     arguments = {"filePath": path, "oldContent": slots["old"], "newContent": slots["new"]}
-    parts.unlooked(scene, "contentManager_replaceContent", slots, arguments)
+    if not there:
+        parts.unlooked(scene, "contentManager_replaceContent", slots, arguments)
     parts.read(scene, path, narrate=False)
     if there:
         scene.narrate("before_write", note=title(path))
@@ -68,7 +65,8 @@ def verify_new(scene: Scene) -> None:
     folder = path.rpartition("/")[0] or "/"
     scene.ask("verify", "exists", {"path": path, "content": content})
     act = {"path": path, "content": content}, {"filePath": path, "content": content}
-    parts.unlooked(scene, "contentManager_createContent", *act)
+    if not new:
+        parts.unlooked(scene, "contentManager_createContent", *act)
     if (path in parts.look_up(scene, title(path), folder)) == new:
         raise LookupError("the search does not show it")
     if new:
@@ -87,7 +85,8 @@ def verify_blank(scene: Scene) -> None:
     path = scene.world.pick.choice(fitting or scenarios.nothing())
     slots, arguments = scenarios.note_slots(path), {"path": path}
     scene.ask("verify", "blank", slots)
-    parts.unlooked(scene, "vaultManager_deleteNote", slots, arguments)
+    if not blank:
+        parts.unlooked(scene, "vaultManager_deleteNote", slots, arguments)
     parts.read(scene, path, narrate=False)
     if blank:
         scene.narrate("before_act")

@@ -208,7 +208,10 @@ def tried(scene: Scene, behaviour: str, variant: str, **slots: str) -> None:
 
 
 def unlooked(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
-    """The wrong answer that acts without looking first, alone and with words that it was done."""
+    """The wrong answer that acts without looking first, alone and with words that it was done.
+
+    Only for a condition that does not hold: elsewhere it ends as the right answer does.
+    """
     if scene.contrast:
         act = negatives.called(scene, tool, slots, arguments)
         result = calls.Result(scene.world.vault.rehearse(tool, act[0].arguments))
