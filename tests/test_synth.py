@@ -443,6 +443,16 @@ def test_most_narrowed_searches_find_something(tool, narrowing, tmp_path):
     assert 18 <= found[True] < 40, found
 
 
+def test_what_is_replaced_in_training_is_of_the_kind_of_what_replaces_it(tmp_path):
+    world = worlds.World(worlds.build("novel", tmp_path / "v"), "novel", 0, run="novel-0")
+    kinds = [{word.lower() for word in kind} for name in ("alike", "instead") for kind in wording.answers()[name]]
+    for _ in range(40):
+        made = scenarios.make(world, "contentManager_findReplaceContent").slots
+        find, replace = made["find"].lower(), made["replace"].lower()
+        assert (find[0].isdigit() and replace[0].isdigit()) or any({find, replace} <= kind for kind in kinds), made
+        assert made["find"] != made["replace"] and made["find"][0].isupper() == made["replace"][0].isupper()
+
+
 def test_what_is_looked_for_is_no_front_matter_but_words_that_tell_something(tmp_path):
     original = worlds.build("cooking", tmp_path / "cooking")
     world = worlds.World(variety.fresh(original, tmp_path / "fresh", "cooking-0"), "cooking", 0, "cooking-0")

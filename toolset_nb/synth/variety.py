@@ -63,6 +63,16 @@ class Coiner:
         """A text with other numbers, days, months and the like; it says as much sense as before."""
         return PART.sub(self._other, text)
 
+    def instead(self, found: str) -> str:
+        """What somebody would put in a word's place, or in a date's or time's; "" where that is not known."""
+        if found[0].isdigit():
+            return self.text(found)
+        others = [other for other in _instead().get(found.lower(), []) if other.lower() != found.lower()]
+        if not others or found[1:] != found[1:].lower():
+            return ""
+        other = self.pick.choice(others)
+        return other[0].upper() + other[1:] if found[0].isupper() else other
+
     def mixed(self, text: str, others: list[str]) -> str:
         """A text some of whose list items are those of others of the same owner; front matter is no such list."""
         plain = [other for other in others if not other.startswith("---")]
@@ -118,6 +128,12 @@ class Coiner:
 def alike() -> dict[str, list[str]]:
     """Word -> words that may stand in its place (datasets/voices/answers/alike.yaml)."""
     return {word: kind for kind in answers()["alike"] for word in kind}
+
+
+@cache
+def _instead() -> dict[str, list[str]]:
+    """Word in small letters -> words of its kind (datasets/voices/answers/instead.yaml and alike.yaml)."""
+    return {word.lower(): kind for kind in [*answers()["alike"], *answers()["instead"]] for word in kind}
 
 
 def telling(words: list[str]) -> list[str]:
