@@ -17,14 +17,14 @@ from toolset_nb.vault import Vault, VaultError
 from toolset_nb.vault.files import clean
 
 WORD = re.compile(r"[^\W\d_][\w'’-]{4,}")
-PART = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}:\d\d|\d+|[^\W\d_]+")
+PART = re.compile(r"\d{4}-\d\d-\d\d|\b\d{1,2}\.\d{1,2}\.(?!\d)|\d{1,2}:\d\d|\d+|[^\W\d_]+")
 ITEM = re.compile(r"- (?!\[)")
 MIXED = 0.4  # share of a new note's list items that come from another of the owner's texts
 TITLES = (
     *("{A} {b}", "{A} {b} {c}", "{A}-{b}", "{a}_{b}", "{A}", "{A} {n}", "{A} and {b}", "{A} ({b})", "{A} {year}"),
-    *("{year}-{month}-{day} {A}", "{A}, {b}", "{n} {a} {b}", "{A} {B}", "{a} {b}", "{A} No. {n}"),
+    *("{year}-{month}-{day} {A}", "{n} {a} {b}", "{A} {B}", "{a} {b}", "{A} No. {n}"),
 )
-JOINED = 0.35  # share of a title's words that no vault has: the first half of one and the second of another
+JOINED = 0.15  # share of a title's words that no vault has: the first half of one and the second of another
 PLAIN_RUNS = 12  # a vault's first runs have none: who trains on the first rows alone has calls to learn, not spelling
 RENAMED = {"note": 0.7, "folder": 0.6, "record": 0.8}  # shares
 TABLES = ("workspaces", "sessions", "states", "agents")
@@ -102,12 +102,12 @@ class Coiner:
         part = found.group()
         if part.isdigit():
             return self._number(part)
+        if part[0].isdigit() and "-" in part:
+            return self._date()
+        if part[0].isdigit() and "." in part:
+            return f"{self.pick.randint(1, 28)}.{self.pick.randint(1, 12)}."
         if part[0].isdigit():
-            return (
-                self._date()
-                if "-" in part
-                else f"{self.pick.randint(7, 21):02d}:{self.pick.choice([0, 15, 20, 30, 45]):02d}"
-            )
+            return f"{self.pick.randint(7, 21):02d}:{self.pick.choice([0, 15, 20, 30, 45]):02d}"
         return self.pick.choice(alike().get(part, [part]))
 
     def _date(self) -> str:
