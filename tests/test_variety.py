@@ -50,14 +50,16 @@ def test_nothing_is_lost_and_records_still_point_to_what_is_there(original, tmp_
 def test_titles_are_names_of_files():
     made = {COINER.title() for _ in range(300)}
     assert len(made) > 150 and all(clean(title) == title for title in made)
+    assert not any("," in title for title in made)  # closing words put commas between names
 
 
 def test_a_text_keeps_its_marks_lines_and_single_digits():
-    text = "1. [ ] plates at 10:15, 250 g of [[Walnut]]\n- harden by Friday, 2025-10-11"
+    text = "1. [ ] plates at 10:15, 250 g of [[Walnut]]\n- harden by Friday, 2025-10-11 or 28.10. then"
     made = [COINER.text(text) for _ in range(50)]
     assert all(variety.PART.sub("", each) == variety.PART.sub("", text) for each in made)
     assert all(each.startswith("1. [ ]") and each.count("\n") == 1 for each in made) and len(set(made)) > 40
     assert {each.split()[3] for each in made} == {"plates"}  # only words of a list by hand have others in their place
+    assert all(int(month) <= 12 for each in made for month in re.findall(r"\d\.(\d+)\. then", each))
     days = {re.search(r"by (\w+)", each).group(1) for each in made}
     assert "Friday" in days and 1 < len(days) <= len(variety.alike()["Friday"])
     assert all(int(clock.split(":")[0]) < 24 for each in made for clock in re.findall(r"\d\d:\d\d", each))

@@ -1,12 +1,19 @@
 """What a result holds, in a few words: the number of hits and the first names, or what is read, answered, restored there."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from toolset_nb.synth.wording import answers
 from toolset_nb.synth.worlds import body
 
-NAMED = 3  # names that closing words give
+NAMED = 10  # names that closing words give
+BRIEFLY = 3  # where they are long, or stand in several lists
+LONG_NAMES = ("vaultLibrarian_searchMemory", "vaultLibrarian_batch")
+ASKED = {
+    "id": r"\bids?\b|\bidentifiers?\b",
+    "description": r"\bdescri?pt?ions?\b|\bBeschreibung",
+}  # field -> words of a request
 WHOLE = 300  # characters of a text that is said whole
 LONGEST_NAME = 70
 QUOTED = 120  # characters of each of several texts
@@ -15,8 +22,8 @@ TOTALS = ("totalResults", "total")
 NAMES = ("title", "name", "model", "path", "content")  # the first of them that a hit has
 
 
-def hits(result: dict) -> list[str]:
-    """The names of what a result lists, in its order."""
+def hits(result: dict, request: str = "") -> list[str]:
+    """The names of what a result lists, in its order, with the ids or descriptions that a request asks for."""
     data = result.get("data") or result
     if "files" in data or "folders" in data:
         return [entry["name"] for kind in ("folders", "files") for entry in data.get(kind, [])]
@@ -26,7 +33,15 @@ def hits(result: dict) -> list[str]:
         found = [hit for part in data["merged"]["combinedCategories"].values() for hit in part]
     else:
         found = next((data[key] for key in LISTS if isinstance(data.get(key), list)), [data])
-    return [_name(hit) for hit in found]
+    return [_name(hit) + _more(hit, request) for hit in found]
+
+
+def _more(record: dict[str, Any], request: str) -> str:
+    """What a request asks for besides a record's name."""
+    wanted = [
+        str(record[field]) for field, words in ASKED.items() if record.get(field) and re.search(words, request, re.I)
+    ]
+    return f" ({'; '.join(wanted)})" if wanted else ""
 
 
 def total(result: dict) -> int:
@@ -63,18 +78,20 @@ def tells(tool: str, result: dict) -> bool:
     return own is not None and ("empty" in own or not empty(tool, result))
 
 
-def facts(tool: str, result: dict) -> dict[str, str]:
+def facts(tool: str, result: dict, request: str = "") -> dict[str, str]:
     """Slots for words about what a result holds; none for tools whose results are not told of."""
     closing = answers()["closings"].get(tool)
     if closing is None:
         return {}
     if tool in TEXTS:
-        whole, name = text(tool, result), (result.get("data") or result).get("name")
-        return {"text": beginning(whole) if "begins" in closing else whole} | ({"first": name} if name else {})
-    found, count, (one, several) = hits(result), total(result), closing["noun"]
+        whole, data = text(tool, result), result.get("data") or result
+        name = data.get("name") or data.get("context", {}).get("name")
+        first = {"first": name + _more(data, request)} if name else {}
+        return {"text": beginning(whole) if "begins" in closing else whole} | first
+    found, count, (one, several) = hits(result, request), total(result), closing["noun"]
     made = {"count": str(count), "hits": f"{count} {one if count == 1 else several}" if count else f"no {one}"}
     if found:
-        made |= {"first": found[0], "names": _first(found, count)}
+        made |= {"first": found[0], "names": _first(found, count, BRIEFLY if tool in LONG_NAMES else NAMED)}
     return made
 
 
@@ -125,7 +142,8 @@ def _quotes(data: dict) -> str:
 def _tools(data: dict) -> str:
     """The tools by agent, or what those that were asked for take."""
     overview = [
-        f"- {agent} ({len(modes)}): {_first(modes, len(modes))}" for agent, modes in data.get("overview", {}).items()
+        f"- {agent} ({len(modes)}): {_first(modes, len(modes), BRIEFLY)}"
+        for agent, modes in data.get("overview", {}).items()
     ]
     return "\n".join([*overview, *(f"- {tool['name']}: {_parameters(tool['inputSchema'])}" for tool in data["tools"])])
 
@@ -136,9 +154,15 @@ def _parameters(schema: dict) -> str:
     return "; ".join(filter(None, [", ".join(needed), optional and f"optional: {', '.join(optional)}"])) or "-"
 
 
-def _first(names: list[str], count: int) -> str:
-    """The first names of so many."""
-    return ", ".join(names[:NAMED]) + (", ..." if count > len(names[:NAMED]) else "")
+def _first(names: list[str], count: int, most: int) -> str:
+    """The first names of so many, at most a number of them."""
+    return ", ".join(names[:most]) + (", ..." if count > len(names[:most]) else "")
+
+
+def _place(data: dict) -> str:
+    """The task of a restored state, and below it the next steps."""
+    restored = data["restoredContext"]
+    return "\n".join([restored["activeTask"], *(f"- {step}" for step in restored["nextSteps"])]).strip()
 
 
 TEXTS: dict[str, Callable[[dict], str]] = {  # tool -> what is told of its data
@@ -149,4 +173,6 @@ TEXTS: dict[str, Callable[[dict], str]] = {  # tool -> what is told of its data
     "contentManager_readContent": lambda data: body(data["content"]).strip(),
     "get_tools": _tools,
     "memoryManager_loadSession": lambda data: data["sessionContext"]["summary"],
+    "memoryManager_loadState": _place,
+    "memoryManager_loadWorkspace": lambda data: data["context"]["purpose"],
 }

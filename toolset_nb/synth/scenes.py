@@ -172,7 +172,9 @@ class Scene:
         if not self.training or not reports.tells(scenario.tool, result):
             return self.done(scenario.tool, scenario.slots)
         said = reports.closings(scenario.tool, result, self.language, scenario.arguments)
-        return self.speaker.fill(said, scenario.slots | reports.facts(scenario.tool, result)) if said else ""
+        if not said:
+            return ""
+        return self.speaker.fill(said, scenario.slots | reports.facts(scenario.tool, result, self.request))
 
     def done(self, tool: str, slots: dict[str, str]) -> str:
         """Words that a call was made, "" where there are none in the language of the request."""

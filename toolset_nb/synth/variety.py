@@ -17,14 +17,14 @@ from toolset_nb.vault import Vault, VaultError
 from toolset_nb.vault.files import clean
 
 WORD = re.compile(r"[^\W\d_][\w'’-]{4,}")
-PART = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}:\d\d|\d+|[^\W\d_]+")
+PART = re.compile(r"\d{4}-\d\d-\d\d|\b\d{1,2}\.\d{1,2}\.(?!\d)|\d{1,2}:\d\d|\d+|[^\W\d_]+")
 ITEM = re.compile(r"- (?!\[)")
 MIXED = 0.4  # share of a new note's list items that come from another of the owner's texts
 TITLES = (
     *("{A} {b}", "{A} {b} {c}", "{A}-{b}", "{a}_{b}", "{A}", "{A} {n}", "{A} and {b}", "{A} ({b})", "{A} {year}"),
-    *("{year}-{month}-{day} {A}", "{A}, {b}", "{n} {a} {b}", "{A} {B}", "{a} {b}", "{A} No. {n}"),
+    *("{year}-{month}-{day} {A}", "{n} {a} {b}", "{A} {B}", "{a} {b}", "{A} No. {n}"),
 )
-JOINED = 0.35  # share of a title's words that no vault has: the first half of one and the second of another
+JOINED = 0.15  # share of a title's words that no vault has: the first half of one and the second of another
 PLAIN_RUNS = 12  # a vault's first runs have none: who trains on the first rows alone has calls to learn, not spelling
 RENAMED = {"note": 0.7, "folder": 0.6, "record": 0.8}  # shares
 TABLES = ("workspaces", "sessions", "states", "agents")
@@ -63,6 +63,16 @@ class Coiner:
         """A text with other numbers, days, months and the like; it says as much sense as before."""
         return PART.sub(self._other, text)
 
+    def instead(self, found: str) -> str:
+        """What somebody would put in a word's place, or in a date's or time's; "" where that is not known."""
+        if found[0].isdigit():
+            return self.text(found)
+        others = [other for other in _instead().get(found.lower(), []) if other.lower() != found.lower()]
+        if not others or found[1:] != found[1:].lower():
+            return ""
+        other = self.pick.choice(others)
+        return other[0].upper() + other[1:] if found[0].isupper() else other
+
     def mixed(self, text: str, others: list[str]) -> str:
         """A text some of whose list items are those of others of the same owner; front matter is no such list."""
         plain = [other for other in others if not other.startswith("---")]
@@ -92,12 +102,12 @@ class Coiner:
         part = found.group()
         if part.isdigit():
             return self._number(part)
+        if part[0].isdigit() and "-" in part:
+            return self._date()
+        if part[0].isdigit() and "." in part:
+            return f"{self.pick.randint(1, 28)}.{self.pick.randint(1, 12)}."
         if part[0].isdigit():
-            return (
-                self._date()
-                if "-" in part
-                else f"{self.pick.randint(7, 21):02d}:{self.pick.choice([0, 15, 20, 30, 45]):02d}"
-            )
+            return f"{self.pick.randint(7, 21):02d}:{self.pick.choice([0, 15, 20, 30, 45]):02d}"
         return self.pick.choice(alike().get(part, [part]))
 
     def _date(self) -> str:
@@ -118,6 +128,12 @@ class Coiner:
 def alike() -> dict[str, list[str]]:
     """Word -> words that may stand in its place (datasets/voices/answers/alike.yaml)."""
     return {word: kind for kind in answers()["alike"] for word in kind}
+
+
+@cache
+def _instead() -> dict[str, list[str]]:
+    """Word in small letters -> words of its kind (datasets/voices/answers/instead.yaml and alike.yaml)."""
+    return {word.lower(): kind for kind in [*answers()["alike"], *answers()["instead"]] for word in kind}
 
 
 def telling(words: list[str]) -> list[str]:

@@ -136,8 +136,9 @@ def saved(kind: str, parameter: str) -> Play:
         record = parts.own(scene, f"{kind}s")
         parts.ask_inside(scene, f"load_{kind}", {kind: record["name"]})
         parts.listed(scene, f"memoryManager_list{kind.title()}s")
-        scene.call(f"memoryManager_load{kind.title()}", {f"{kind}_id": record["id"]}, {parameter: record["id"]})
-        parts.close(scene, "multi_step", **{kind: record["name"]})
+        tool, slots = f"memoryManager_load{kind.title()}", {f"{kind}_id": record["id"]}
+        scene.call(tool, slots, {parameter: record["id"]})
+        parts.report(scene, "multi_step", tool, slots, **{kind: record["name"]})
 
     return play
 
@@ -147,8 +148,9 @@ def workspace_by_name(scene: Scene) -> None:
     workspace = scene.world.record("workspaces")
     scene.ask("workspace", "by_name", {"workspace": workspace["name"]})
     parts.listed(scene, "memoryManager_listWorkspaces")
-    scene.call("memoryManager_loadWorkspace", {"workspace_id": workspace["id"]}, {"id": workspace["id"]})
-    parts.close(scene, "workspace", workspace=workspace["name"])
+    tool, slots = "memoryManager_loadWorkspace", {"workspace_id": workspace["id"]}
+    scene.call(tool, slots, {"id": workspace["id"]})
+    parts.report(scene, "workspace", tool, slots, workspace=workspace["name"])
 
 
 def in_workspace(variant: str) -> Play:
@@ -173,16 +175,13 @@ def prompt_by_agent(scene: Scene) -> None:
     scene.ask("execute_prompt", "agent", {"agent": agent["name"], "prompt": prompt})
     parts.listed(scene, "agentManager_listAgents")
     parts.listed(scene, "agentManager_listModels")
-    slots = {"prompt": prompt, "provider": provider, "model": model, "agent_id": agent["id"]}
-    if scene.training:  # nobody named a model
-        slots = {"prompt": prompt, "agent": agent["name"], "agent_id": agent["id"]}
-    arguments = {"prompt": prompt, "provider": provider, "model": model, "agent": agent["id"]}
-    asked = scenarios.Scenario("agentManager_executePrompt", "agent", slots, arguments, scenarios.answered)
-    scene.play(asked)
+    tool = "agentManager_executePrompt"
+    slots = {"prompt": prompt, "agent": agent["name"], "agent_id": agent["id"]}  # nobody named a model
     if not scene.training:
-        return parts.close(scene, "execute_prompt", agent=agent["name"])
-    if (scene.contrast or scene.speaker.chance(parts.CLOSED)) and (said := scene.closing(asked)):
-        scene.end(said)
+        slots = {"prompt": prompt, "provider": provider, "model": model, "agent_id": agent["id"]}
+    arguments = {"prompt": prompt, "provider": provider, "model": model, "agent": agent["id"]}
+    scene.call(tool, slots, arguments)
+    parts.report(scene, "execute_prompt", tool, slots, agent=agent["name"])
 
 
 def prompt_by_model(scene: Scene) -> None:

@@ -4,7 +4,6 @@ import re
 
 from toolset_nb.synth import negatives, scenarios
 from toolset_nb.synth.plays import parts
-from toolset_nb.synth.plays.parts import FEW
 from toolset_nb.synth.scenes import Scene
 from toolset_nb.synth.wording import voices
 from toolset_nb.synth.worlds import join, title
@@ -22,12 +21,8 @@ def verify_empty(scene: Scene) -> None:
     if len(scene.world.inside(folder)) > 12:
         raise LookupError("too long a list")
     scene.ask("verify", "empty_folder", {"folder": folder})
-    parts.unlooked(
-        scene,
-        "vaultManager_deleteFolder",
-        {"folder": folder},
-        {"path": folder} | ({} if empty else {"recursive": True}),
-    )
+    if not empty:
+        parts.unlooked(scene, "vaultManager_deleteFolder", {"folder": folder}, {"path": folder, "recursive": True})
     listed = scene.call("vaultManager_listDirectory", {"folder": folder}, {"path": folder})
     if empty:
         scene.narrate("before_act")
@@ -50,7 +45,8 @@ def verify_text(scene: Scene) -> None:
             raise LookupError("the text stands there")
     scene.ask("verify", "has_text", slots)
     arguments = {"filePath": path, "oldContent": slots["old"], "newContent": slots["new"]}
-    parts.unlooked(scene, "contentManager_replaceContent", slots, arguments)
+    if not there:
+        parts.unlooked(scene, "contentManager_replaceContent", slots, arguments)
     parts.read(scene, path, narrate=False)
     if there:
         scene.narrate("before_write", note=title(path))
@@ -66,15 +62,12 @@ def verify_new(scene: Scene) -> None:
     new = scene.speaker.chance(0.6)
     content = scene.world.paragraph()
     path = join(scene.world.folder(empty=False), f"{scene.world.title()}.md") if new else scene.world.note()
-    folder, query = path.rpartition("/")[0] or "/", title(path)
+    folder = path.rpartition("/")[0] or "/"
     scene.ask("verify", "exists", {"path": path, "content": content})
     act = {"path": path, "content": content}, {"filePath": path, "content": content}
-    parts.unlooked(scene, "contentManager_createContent", *act)
-    slots = {"query": query, "folder": folder}
-    arguments = {"query": query, "paths": [folder], "searchType": "files", "limit": FEW}
-    found = scene.call("vaultLibrarian_searchDirectory", slots, arguments)
-    listed = [hit["path"] for hit in (found.get("data") or found)["results"]]
-    if (path in listed) == new:
+    if not new:
+        parts.unlooked(scene, "contentManager_createContent", *act)
+    if (path in parts.look_up(scene, title(path), folder)) == new:
         raise LookupError("the search does not show it")
     if new:
         scene.narrate("before_act")
@@ -92,7 +85,8 @@ def verify_blank(scene: Scene) -> None:
     path = scene.world.pick.choice(fitting or scenarios.nothing())
     slots, arguments = scenarios.note_slots(path), {"path": path}
     scene.ask("verify", "blank", slots)
-    parts.unlooked(scene, "vaultManager_deleteNote", slots, arguments)
+    if not blank:
+        parts.unlooked(scene, "vaultManager_deleteNote", slots, arguments)
     parts.read(scene, path, narrate=False)
     if blank:
         scene.narrate("before_act")

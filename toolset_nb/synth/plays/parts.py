@@ -12,7 +12,8 @@ from toolset_nb.synth.worlds import body, join, tellings, title
 LONGEST_PART = 300  # characters of a request that stands inside another
 CLOSED = 0.6  # share of the chains that end with words; the others end with the last call
 TRIES = 12
-FEW = 3  # hits that a look for one note asks for
+FEW = 3  # hits that a look for one note asks for, in tasks
+MOST_HITS = 5  # that it may show in training, where nothing limits it
 THREE = re.compile(r"[\w'’-]+(?: [\w'’-]+){2}")  # words in a row
 Play = Callable[[Scene], None]
 BY_WORKSPACE = {  # tools that find and make records in the context's workspace alone
@@ -105,9 +106,11 @@ def findable(scene: Scene) -> tuple[str, str]:
 
 
 def _first(scene: Scene, topic: str) -> str:
-    """The note that a search shows first, "" for none; in training it has to fit better than the second."""
-    found = scene.world.vault.rehearse("vaultLibrarian_searchContent", bare(scene) | {"query": topic, "limit": FEW})
-    hits = (found.get("data") or found)["results"][:2] if found["success"] else []
+    """The note that a search shows first, "" for none; in training it has to fit better than the second, among a few."""
+    found = scene.world.vault.rehearse("vaultLibrarian_searchContent", bare(scene) | {"query": topic} | few(scene))
+    hits = (found.get("data") or found)["results"] if found["success"] else []
+    if scene.training and len(hits) > MOST_HITS:
+        return ""
     alike = len(hits) > 1 and hits[0]["score"] == hits[1]["score"]
     return hits[0]["filePath"] if hits and not (alike and scene.training) else ""
 
@@ -129,11 +132,26 @@ def bare(scene: Scene) -> dict:
     return {"context": {"sessionId": scene.session, "workspaceId": "default", **dict.fromkeys(fields, "rehearsal")}}
 
 
+def few(scene: Scene) -> dict[str, int]:
+    """The limit of a look for one note: none in training, since nobody asks for one."""
+    return {} if scene.training else {"limit": FEW}
+
+
 def search(scene: Scene, topic: str) -> None:
-    arguments = {"query": topic, "limit": FEW}
-    scene.call(
-        "vaultLibrarian_searchContent", {"query": topic, "limit": str(FEW)}, arguments, scenarios.found("results")
-    )
+    arguments: dict = {"query": topic} | few(scene)
+    slots = {name: str(value) for name, value in arguments.items()}
+    scene.call("vaultLibrarian_searchContent", slots, arguments, scenarios.found("results"))
+
+
+def look_up(scene: Scene, name: str, folder: str) -> list[str]:
+    """The paths that a search of a folder for a file's name shows; raises LookupError for many."""
+    slots = {"query": name, "folder": folder}
+    arguments = {"query": name, "paths": [folder], "searchType": "files"} | few(scene)
+    found = scene.call("vaultLibrarian_searchDirectory", slots, arguments)
+    listed = [hit["path"] for hit in (found.get("data") or found)["results"]]
+    if len(listed) > MOST_HITS:
+        raise LookupError("too long a list")
+    return listed
 
 
 def read(scene: Scene, path: str, narrate: bool = True) -> None:
@@ -145,10 +163,7 @@ def read(scene: Scene, path: str, narrate: bool = True) -> None:
 
 
 def locate(scene: Scene, path: str) -> None:
-    slots = {"query": title(path), "folder": "/"}
-    arguments = {"query": title(path), "paths": ["/"], "searchType": "files", "limit": FEW}
-    found = scene.call("vaultLibrarian_searchDirectory", slots, arguments)
-    if path not in [hit["path"] for hit in (found.get("data") or found)["results"]]:
+    if path not in look_up(scene, title(path), "/"):
         raise LookupError("the search does not show it")
 
 
@@ -169,7 +184,7 @@ def line_of(scene: Scene, path: str) -> str:
 
 
 def read_out(scene: Scene, behaviour: str, path: str, variant: str = "") -> None:
-    """The text of the note that was just read, in training; its beginning where it is long."""
+    """The text of the note that was just read, in training, its beginning where it is long; of one found elsewhere its path."""
     if not scene.training:
         return scene.reply(behaviour, variant=variant, note=title(path), line=line_of(scene, path))
     result = scene.results[-1]
@@ -177,8 +192,13 @@ def read_out(scene: Scene, behaviour: str, path: str, variant: str = "") -> None
         raise LookupError("nothing is written there")
     said = reports.closings("contentManager_readContent", result, scene.language, {})
     texts = [text for text in said if "{note}" in text]
-    facts = reports.facts("contentManager_readContent", result)
-    return scene.end(scene.speaker.fill(texts, facts | {"note": title(path)}))
+    slots = reports.facts("contentManager_readContent", result) | scenarios.note_slots(path) | {"note": title(path)}
+    if behaviour == "recover":
+        closings = answers()["closings"]
+        own = closings["contentManager_readContent"]
+        where = scene.speaker.fill((closings["languages"].get(scene.language) or own)["elsewhere"], slots)
+        return scene.end(f"{where}\n\n{scene.speaker.fill(said, slots)}")
+    return scene.end(scene.speaker.fill(texts, slots))
 
 
 def tried(scene: Scene, behaviour: str, variant: str, **slots: str) -> None:
@@ -188,7 +208,10 @@ def tried(scene: Scene, behaviour: str, variant: str, **slots: str) -> None:
 
 
 def unlooked(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:
-    """The wrong answer that acts without looking first, alone and with words that it was done."""
+    """The wrong answer that acts without looking first, alone and with words that it was done.
+
+    Only for a condition that does not hold: elsewhere it ends as the right answer does.
+    """
     if scene.contrast:
         act = negatives.called(scene, tool, slots, arguments)
         result = calls.Result(scene.world.vault.rehearse(tool, act[0].arguments))
@@ -260,6 +283,15 @@ def close(scene: Scene, behaviour: str, key: str = "replies", **slots: str) -> N
     """Closing words in most cases; the rest, and what has none in the language of the request, ends with the call."""
     if scene.replies(behaviour, key) and (scene.contrast or scene.speaker.chance(CLOSED)):
         scene.reply(behaviour, key, **slots)
+
+
+def report(scene: Scene, behaviour: str, tool: str, slots: dict[str, str], **said: str) -> None:
+    """Closing words as often; in training they tell what the last call, of this tool, gave back."""
+    if not scene.training:
+        return close(scene, behaviour, **said)
+    said = scene.closing(scenarios.Scenario(tool, "", slots, {}, scenarios.answered))
+    if said and (scene.contrast or scene.speaker.chance(CLOSED)):
+        scene.end(said)
 
 
 def act_anyway(scene: Scene, tool: str, slots: dict, arguments: dict) -> None:

@@ -33,7 +33,7 @@ def ask_first(variant: str) -> Play:
             scenario = parts.of_variant(scene, "contentManager_findReplaceContent", "all")
             slots, call = scenario.slots, (scenario.tool, scenario.slots, scenario.arguments)
         scene.ask("ask_first", variant, slots)
-        scene.reply("ask_first", **slots)
+        scene.reply("ask_first", "asks" if scene.training else "replies", **slots)
         if scene.contrast:
             tool, facts, arguments = call
             wrong = negatives.called(scene, tool, facts, arguments)

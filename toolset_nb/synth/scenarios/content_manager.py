@@ -1,9 +1,12 @@
 """Scenarios of contentManager."""
 
 import re
+from collections import Counter
 
 from toolset_nb.synth.scenarios.parts import answered, note_slots, nothing, reads, without_front_matter
-from toolset_nb.synth.worlds import World, join
+from toolset_nb.synth.worlds import World, body, join
+
+REPLACED = re.compile(r"\b(?:\d{4}-\d\d-\d\d|\d{1,2}:\d\d|[^\W\d_]{3,})\b")
 
 
 def create_content(world: World) -> tuple:
@@ -87,17 +90,7 @@ def delete_content(world: World) -> tuple:
 
 def find_replace_content(world: World) -> tuple:
     variant = world.pick.choice(["first", "all", "word", "case"])
-    path = world.note(least_lines=2)
-    text = world.text(path)
-    words = [
-        w
-        for w in sorted(set(re.findall(r"\b[^\W\d_]{4,}\b", text)))
-        if variant == "first" or len(re.findall(rf"\b{w}\b", text)) > 1
-    ]
-    find = world.pick.choice(words or nothing())
-    replace = world.pick.choice(
-        [w for w in world.words if w.casefold() != find.casefold() and w[0].isupper() == find[0].isupper()] or nothing()
-    )
+    path, find, replace = (_other_word if world.training else _any_word)(world, variant)
     arguments = {"filePath": path, "findText": find, "replaceText": replace}
     arguments |= {} if variant == "first" else {"replaceAll": True}
     arguments |= {"word": {"wholeWord": True}, "case": {"caseSensitive": False}}.get(variant, {})
@@ -107,6 +100,33 @@ def find_replace_content(world: World) -> tuple:
         arguments,
         lambda _, result: result["data"]["replacements"] > 0,
     )
+
+
+def _other_word(world: World, variant: str) -> tuple[str, str, str]:
+    """A note, a word, date or time that stands in it, and another of its kind: once suffices for the first alone."""
+    words_alone = variant in ("word", "case")
+    for path in world.pick.sample(notes := world.notes(), len(notes)):
+        counts = Counter(REPLACED.findall(body(world.text(path))))
+        words = sorted(word for word in counts if not (word[0].isdigit() and words_alone))
+        for find in world.pick.sample(words, len(words)):
+            replace = world.coiner.instead(find) if variant == "first" or counts[find] > 1 else ""
+            if replace not in ("", find):
+                return path, find, replace
+    raise LookupError("no word has another of its kind")
+
+
+def _any_word(world: World, variant: str) -> tuple[str, str, str]:
+    """A note, a word of it, and any word of the vault, for tasks, which stay as they were made."""
+    path = world.note(least_lines=2)
+    text = world.text(path)
+    words = [
+        w
+        for w in sorted(set(re.findall(r"\b[^\W\d_]{4,}\b", text)))
+        if variant == "first" or len(re.findall(rf"\b{w}\b", text)) > 1
+    ]
+    find = world.pick.choice(words or nothing())
+    fitting = [w for w in world.words if w.casefold() != find.casefold() and w[0].isupper() == find[0].isupper()]
+    return path, find, world.pick.choice(fitting or nothing())
 
 
 def batch_content(world: World) -> tuple:
