@@ -127,6 +127,13 @@ def test_wordings_for_training_alone_come_after_the_others():
         ("Verwijder de map {folder} graag.", "nl"),
         ("Apaga a nota {note}.", "pt"),
         ("Usuń folder {folder}, proszę.", "pl"),
+        ("Retoma la sesión {session_id}.", "es"),
+        ("Necesito encontrar algo que escribí hace tiempo.", "es"),
+        ("In {path} c'è scritto {old}, ma è sbagliato: correggilo.", "it"),
+        ("Ersetze in {path} die Zeile {line} durch: {new}", "de"),
+        ("Il y a déjà un fichier {path}. Ajoute donc ceci à la fin : {text}", "fr"),
+        ("No particular workspace. {request}", "en"),
+        ("{memory}. Fine so far. {request}", "en"),
     ],
 )
 def test_the_language_of_a_wording_is_told_by_its_small_words(text, expected):
