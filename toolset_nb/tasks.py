@@ -97,17 +97,21 @@ def faults(task: dict, outcome: Outcome) -> list[str]:
         for name in filter(None, (change.path, change.to)):
             if name not in wanted and (not _matches(name, may) or _matches(name, never)):
                 found.append(f"{name} was {change.kind} and should have stayed as it was")
-    left = [call for call, result in zip(outcome.made, outcome.results, strict=True) if result["success"]]
+    left = [pair for pair in zip(outcome.made, outcome.results, strict=True) if pair[1]["success"]]
     for needed in task.get("must_call", []):
-        accepted = [needed, *needed.get("or", [])]
-        call = next(
-            (c for c in left for a in accepted if c.name == a["tool"] and agree(a["arguments"], c.arguments)), None
-        )
-        if call is None:
-            found.append(f"{needed['tool']} was not called as needed")
+        fits = (pair for pair in left if _answers(needed, *pair, task.get("question", "")))
+        if pair := next(fits, None):
+            left.remove(pair)  # asked for twice, it has to be called twice
         else:
-            left.remove(call)  # asked for twice, it has to be called twice
+            found.append(f"{needed['tool']} was not called as needed")
     return found
+
+
+def _answers(needed: dict, call: calls.Call, result: dict, request: str) -> bool:
+    return any(
+        call.name == each["tool"] and agree(call.name, each["arguments"], call.arguments, result, request)
+        for each in [needed, *needed.get("or", [])]
+    )
 
 
 def _matches(name: str, patterns: list[str]) -> bool:
@@ -176,17 +180,69 @@ def _record_fault(name: str, wanted: dict, after: Snapshot) -> str:
     return f"{name} does not hold what it should"
 
 
-def agree(wanted: dict, given: dict) -> bool:
+# What a call may hold unasked, whatever its value: it changes how a result looks, or the vault does not mind it.
+UNASKED = {
+    "contentManager_readContent": {"includeLineNumbers"},
+    "vaultLibrarian_searchContent": {"snippetLength"},
+    "vaultLibrarian_searchDirectory": {"includeContent", "workspaceId"},
+    "vaultLibrarian_batch": {"mergeResults", "maxConcurrency"},
+    "vaultManager_listDirectory": {"depth"},  # 0 is the least
+    "memoryManager_listStates": {"includeContext", "sessionId"},
+    "memoryManager_loadSession": {"sessionName", "sessionDescription", "createContinuationSession", "sessionId"},
+    "memoryManager_loadState": {"sessionName", "sessionDescription", "restorationGoal", "continueExistingSession"},
+    "agentManager_getAgent": {"name"},  # the id decides
+    "agentManager_executePrompt": {"temperature", "maxTokens"},
+    "agentManager_batchExecutePrompt": {"mergeResponses"},
+}
+
+
+def agree(tool: str, wanted: dict, given: dict, result: dict | None = None, request: str = "") -> bool:
     """Whether a call's arguments are the wanted ones: paths and ids exactly, prose but for blanks and capitals.
 
-    Arguments that are not wanted may be given where they hold the default.
+    Arguments that are not wanted may be given where they hold the default, or hide nothing of the `result`, or keep to what
+    the `request` names.
     """
-    extra = {
-        key: value for key, value in given.items() if key not in wanted and key not in ("context", "workspaceContext")
-    }
-    return all(key in given and same(key, value, given[key]) for key, value in wanted.items()) and not any(
-        isinstance(value, str) and value and key in PATHS for key, value in extra.items()
+    known = catalogue().tools[tool].parameters["properties"] if tool in catalogue().tools else {}
+    given = {key: value for key, value in given.items() if key not in ("context", "workspaceContext")}
+    default = {key: about["default"] for key, about in known.items() if "default" in about}
+    return all(same(key, value, (default | given).get(key)) for key, value in wanted.items()) and all(
+        same(key, default.get(key), value)
+        or key in UNASKED.get(tool, ())
+        or _hides_nothing(key, value, wanted, default.get(key), result)
+        or (key in ("paths", "searchType") and value and all(plain(each) in plain(request) for each in _listed(value)))
+        for key, value in given.items()
+        if key not in wanted
     )
+
+
+def _hides_nothing(key: str, value: Any, wanted: dict, default: Any, result: dict | None) -> bool:
+    """Whether an argument that was not asked for leaves a result whole, as its value or the result itself tells."""
+    if value in (None, "", [], {}):
+        return True
+    if key == "paths":
+        return any(isinstance(path, str) and not path.strip("/") for path in _listed(value))
+    if key == "sortBy":
+        return "limit" not in wanted
+    if key == "order":  # which end of a list is cut off; by name the lists begin with A, by time with the newest
+        return value == ("asc" if wanted.get("sortBy") == "name" else "desc") or not {"limit", "sortBy"} & wanted.keys()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if key == "offset":
+        return value <= 1
+    if key == "limit":
+        return (default is not None and value >= default) or (result is not None and _shown(result) < value)
+    return key == "depth" and value >= 10  # the deepest
+
+
+def _shown(result: dict) -> int:
+    """How many entries, or lines, a result shows at most."""
+    told = result | result["data"] if isinstance(result.get("data"), dict) else result
+    lines = told["endLine"] - told["startLine"] + 1 if "endLine" in told else 0
+    return max([lines, *(len(value) for value in told.values() if isinstance(value, list))])
+
+
+def _listed(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def same(key: str, wanted: Any, given: Any) -> bool:

@@ -173,6 +173,50 @@ def test_named_arguments(allowed, given, right):
     assert literal(allowed, given) is right
 
 
+FOUND = {"success": True, "results": [{}, {}, {}]}
+PART = {"success": True, "data": {"content": "one\ntwo", "startLine": 1, "endLine": 2}}
+# tool, wanted arguments, given ones, the result -> whether the given ones show what is wanted
+AGREE = [
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "X"}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "paths": ["Nowhere"]}, None, False),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "paths": ["Old songs"]}, None, True),  # named
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "paths": ["/"]}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "paths": []}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "snippetLength": 50}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "includeContent": False}, None, False),
+    ("vaultLibrarian_searchContent", {"query": "x", "includeContent": True}, {"query": "x"}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "limit": 20}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "limit": 5}, None, False),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "limit": 5}, FOUND, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "limit": 3}, FOUND, False),
+    ("vaultLibrarian_searchContent", {"query": "x", "limit": 3}, {"query": "x", "limit": 5}, FOUND, False),
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "searchType": "files"}, None, True),  # named
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "searchType": "folders"}, None, False),
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "pattern": "files"}, None, False),
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "depth": 10}, None, True),
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "depth": 1}, None, False),
+    ("vaultManager_listDirectory", {"path": "A"}, {"path": "/A/", "depth": 2, "filesOnly": False}, None, True),
+    ("vaultManager_listDirectory", {"path": "A"}, {"path": "A", "filesOnly": True}, None, False),
+    ("vaultManager_listDirectory", {"path": "A"}, {"path": "A", "filter": "zzz"}, None, False),
+    ("contentManager_readContent", {"filePath": "A.md"}, {"filePath": "A", "includeLineNumbers": True}, None, True),
+    ("contentManager_readContent", {"filePath": "A.md"}, {"filePath": "A", "offset": 1, "limit": 99}, PART, True),
+    ("contentManager_readContent", {"filePath": "A.md"}, {"filePath": "A", "offset": 1, "limit": 2}, PART, False),
+    ("contentManager_readContent", {"filePath": "A.md"}, {"filePath": "A", "offset": 2, "limit": 99}, PART, False),
+    ("memoryManager_listSessions", {}, {"order": "asc"}, None, True),
+    ("memoryManager_listSessions", {"limit": 3}, {"limit": 3, "order": "asc"}, None, False),
+    ("memoryManager_listSessions", {"limit": 3}, {"limit": 3, "order": "desc"}, None, True),
+    ("memoryManager_listWorkspaces", {"sortBy": "name"}, {"sortBy": "name", "order": "asc"}, None, True),
+    ("memoryManager_listWorkspaces", {"sortBy": "name"}, {"sortBy": "name", "order": "desc"}, None, False),
+    ("agentManager_listAgents", {}, {"enabledOnly": True}, None, False),
+    ("no such tool", {"path": "A"}, {"path": "A", "more": 1}, None, False),
+]
+
+
+@pytest.mark.parametrize(("tool", "wanted", "given", "result", "right"), AGREE)
+def test_an_argument_that_nobody_asked_for_hides_nothing(tool, wanted, given, result, right):
+    assert tasks.agree(tool, wanted, {**given, "context": CONTEXT}, result, "Find the files in Old songs") is right
+
+
 # words alone, and what they do
 SAID = {
     "Which of the two notes do you mean?": "ask",

@@ -29,6 +29,18 @@ OTHERS = 2
 TRIES = 40
 FOUND_OUT = {"multi_step", "verify_before_acting", "recover_from_error"}  # the goal is said, not the place
 EXPECTED = {"ask_first": "ask", "ask_missing_argument": "ask", "unable": "refuse", "small_talk": "talk"}
+NARROWED: dict[str, dict] = {  # arguments with which a look-up shows nothing of what was asked for
+    "vaultManager_listDirectory": {"filter": "zzz"},
+    "contentManager_readContent": {"offset": 1, "limit": 0},
+    "vaultLibrarian_searchContent": {"paths": ["Nowhere"]},
+    "vaultLibrarian_searchDirectory": {"pattern": "zzz"},
+    "vaultLibrarian_searchMemory": {"dateRange": {"start": "1990-01-01", "end": "1990-01-02"}},
+    "memoryManager_listSessions": {"limit": 0},
+    "memoryManager_listStates": {"limit": 0},
+    "memoryManager_listWorkspaces": {"limit": 0},
+    "agentManager_listAgents": {"enabledOnly": True},
+    "commandManager_listCommands": {"filter": "zzz"},
+}
 CONTINUED = {
     "memoryManager_createState",
     "memoryManager_loadSession",
@@ -195,6 +207,16 @@ def mutations(task: dict, vault: Vault) -> Iterator[tuple[str, list[calls.Call],
             [*made[:-1], calls.Call(made[-1].name, {**made[-1].arguments, "context": None})],
             text,
         )
+        looks = [{**step["arguments"], "tool": step["tool"]} for step in task.get("must_call", [])]
+        given = [{key: value for key, value in call.arguments.items() if key != "context"} for call in made]
+        narrowed = [
+            calls.Call(call.name, NARROWED[call.name] | call.arguments)
+            if call.name in NARROWED and {**own, "tool": call.name} in looks
+            else call
+            for call, own in zip(made, given, strict=True)
+        ]
+        if narrowed != made:
+            yield "a look-up that shows nothing", narrowed, text
     else:
         yield "nothing said", [], ""
         yield (
