@@ -151,7 +151,17 @@ def _checks(steps: list[dict], before: Snapshot, after: Snapshot) -> dict[str, A
     changed = tasks.expectations(before, after, said)
     bound = {name: state for name, state in changed.items() if not _byproduct(name, said)}
     opens = len(bound) < len(changed) or CONTINUED & {step["tool"] for step in steps}
-    return {"must_change": bound, "may_change": ["state/sessions/*"] if opens else [], "must_not_change": ["*"]}
+    may = ["state/sessions/*"] if opens else []
+    may += [name for name in _linking(steps, after) if name not in bound]
+    return {"must_change": bound, "may_change": may, "must_not_change": ["*"]}
+
+
+def _linking(steps: list[dict], after: Snapshot) -> list[str]:
+    """Notes with a link into a folder that was renamed: moveFolder renames it as well as editFolder, and keeps links right."""
+    renamed = [f"{step['arguments']['path']}/".encode() for step in steps if step["tool"] == "vaultManager_editFolder"]
+    return sorted(
+        name for name, text in after.files.items() if name.endswith(".md") and any(old in text for old in renamed)
+    )
 
 
 def _with_others(step: dict) -> dict:
