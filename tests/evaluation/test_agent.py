@@ -8,6 +8,7 @@ from written_call import ARGUMENTS, RIGHT, TOOL, call
 
 from toolset_nb.calls import Call
 from toolset_nb.evaluation import attempt
+from toolset_nb.evaluation.agent import Attempt, converse
 from toolset_nb.servers import RequestFailed
 from toolset_nb.settings import EvaluateSettings
 
@@ -41,6 +42,16 @@ def test_a_native_call_goes_back_with_an_id_and_its_arguments_as_text(vaults):
     (made,) = said["tool_calls"]
     assert made["id"] and told["tool_call_id"] == made["id"] and told["name"] == TOOL
     assert json.loads(made["function"]["arguments"]) == ARGUMENTS
+
+
+def test_the_ids_of_native_calls_are_unique_in_a_chat_of_several_requests(vaults):
+    made = Attempt(chat=[{"role": "user", "content": "Make the folder Scores"}])
+    for _ in range(2):
+        replies = iter([answer(None, tool_calls=NATIVE * 2), "Done."])
+        converse(made, Script(lambda chat, replies=replies: next(replies)), EvaluateSettings(), vaults.copy("music"))
+        made.chat.append({"role": "user", "content": "Again"})
+    told = [message["tool_call_id"] for message in made.chat if message["role"] == "tool"]
+    assert len(set(told)) == len(told) == 4 and {len(each) for each in told} == {9}
 
 
 def test_errors_of_the_vault_are_returned_to_the_model(vaults):

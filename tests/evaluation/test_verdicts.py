@@ -14,6 +14,7 @@ from toolset_nb.evaluation import attempt, judge
 from toolset_nb.evaluation.agent import single
 from toolset_nb.evaluation.verdicts import FAILURES, literal, said
 from toolset_nb.settings import EvaluateSettings
+from toolset_nb.vault.snapshots import Snapshot
 
 # reply -> (outcome, the measures that hold, a word of the first issue)
 ALL = "well_formed known_tool schema context right_tool arguments passed"
@@ -134,6 +135,23 @@ def test_several_tools_are_all_expected():
     assert not judge(both, single(answer(RIGHT))).passed
 
 
+@pytest.mark.parametrize(
+    ("reply", "passed", "failure"),
+    [
+        (f"{RIGHT}\n{RIGHT}", False, "wrong_sibling"),
+        (f"{RIGHT}\n{call(path='Books')}\n{call(path='X')}", False, "wrong_sibling"),
+        (f'{RIGHT}\nResult: {{"success": true}}\nDone, I made it.', False, "invented_result"),
+        (f"{RIGHT}\nResult: it worked", False, "invented_result"),
+        (f"{RIGHT}\nThat makes the folder.", True, ""),
+    ],
+    ids=["twice", "three", "invented result", "invented line", "words after"],
+)
+def test_one_reply_makes_the_calls_as_often_as_expected_and_no_results(reply, passed, failure):
+    prompt = {key: value for key, value in PROMPT.items() if key != "expected_arguments"}
+    record = judge(prompt, single(answer(reply)))
+    assert record.passed is passed and record.failures == ([failure] if failure else [])
+
+
 def test_a_record_has_the_predecessors_fields():
     record = asdict(judge(PROMPT, single(answer(call("vaultManager_makeFolder")))))
     keys = "case_id question tags expected_tools response_text latency_s passed error validator raw_response"
@@ -173,6 +191,124 @@ def test_named_arguments(allowed, given, right):
     assert literal(allowed, given) is right
 
 
+FOUND = {"success": True, "results": [{}, {}, {}], "totalResults": 4}
+LISTED = {"success": True, "data": {"workspaces": [{}, {}, {}]}}
+PART = {"success": True, "data": {"content": "one\ntwo", "startLine": 1, "endLine": 2}}
+# tool, wanted arguments, given ones, the result -> whether the given ones show what is wanted
+AGREE = [
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "X"}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "paths": ["Nowhere"]}, None, False),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "paths": ["Old songs"]}, None, True),  # named
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "paths": ["/"]}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "paths": []}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "snippetLength": 50}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "includeContent": False}, None, False),
+    ("vaultLibrarian_searchContent", {"query": "x", "includeContent": True}, {"query": "x"}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "limit": 20}, None, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "limit": 5}, None, False),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "limit": 5}, FOUND, True),
+    ("vaultLibrarian_searchContent", {"query": "x"}, {"query": "x", "limit": 3}, FOUND, False),
+    ("memoryManager_listWorkspaces", {}, {"limit": 4}, LISTED, True),
+    ("memoryManager_listWorkspaces", {}, {"limit": 3}, LISTED, False),
+    ("vaultLibrarian_searchContent", {"query": "x", "limit": 3}, {"query": "x", "limit": 5}, FOUND, False),
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "searchType": "files"}, None, True),  # named
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "searchType": "folders"}, None, False),
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "pattern": "files"}, None, False),
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "depth": 10}, None, True),
+    ("vaultLibrarian_searchDirectory", {"query": "x"}, {"query": "x", "depth": 1}, None, False),
+    ("vaultManager_listDirectory", {"path": "A"}, {"path": "/A/", "depth": 2, "filesOnly": False}, None, True),
+    ("vaultManager_listDirectory", {"path": "A"}, {"path": "A", "filesOnly": True}, None, False),
+    ("vaultManager_listDirectory", {"path": "A"}, {"path": "A", "filter": "zzz"}, None, False),
+    ("contentManager_readContent", {"filePath": "A.md"}, {"filePath": "A", "includeLineNumbers": True}, None, True),
+    ("contentManager_readContent", {"filePath": "A.md"}, {"filePath": "A", "offset": 1, "limit": 99}, PART, True),
+    ("contentManager_readContent", {"filePath": "A.md"}, {"filePath": "A", "offset": 1, "limit": 2}, PART, False),
+    ("contentManager_readContent", {"filePath": "A.md"}, {"filePath": "A", "offset": 2, "limit": 99}, PART, False),
+    ("memoryManager_listSessions", {}, {"order": "asc"}, None, True),
+    ("memoryManager_listSessions", {"limit": 3}, {"limit": 3, "order": "asc"}, None, False),
+    ("memoryManager_listSessions", {"limit": 3}, {"limit": 3, "order": "desc"}, None, True),
+    ("memoryManager_listWorkspaces", {"sortBy": "name"}, {"sortBy": "name", "order": "asc"}, None, True),
+    ("memoryManager_listWorkspaces", {"sortBy": "name"}, {"sortBy": "name", "order": "desc"}, None, False),
+    ("agentManager_listAgents", {}, {"enabledOnly": True}, None, False),
+    ("no such tool", {"path": "A"}, {"path": "A", "more": 1}, None, False),
+]
+
+
+@pytest.mark.parametrize(("tool", "wanted", "given", "result", "right"), AGREE)
+def test_an_argument_that_nobody_asked_for_hides_nothing(tool, wanted, given, result, right):
+    assert tasks.agree(tool, wanted, {**given, "context": CONTEXT}, result, "Find the files in Old songs") is right
+
+
+NOTE = "---\ntags: [a, b]\nrank: 2\n---\n# Songs\n- one\n- two"
+# a note's text, what it should be, what it was -> whether it will do
+READS = [
+    (NOTE, NOTE.replace("# Songs\n- one", "#  SONGS\n\n- ONE"), "", True),
+    ("---\nrank: 2\ntags:\n- a\n- b\n---\n# Songs\n\n- one\n- two\n", NOTE, "", True),
+    (NOTE.replace("rank: 2", "rank: 3"), NOTE, "", False),
+    (NOTE.replace("\n", ""), NOTE, "", False),
+    (NOTE.replace("\n- two", " - two"), NOTE, "", False),
+    (NOTE.replace("- one\n- two", "- two\n- one"), NOTE, "", False),
+    (NOTE + "- three", NOTE + "\n- three", NOTE, True),  # where it meets the last line
+    (NOTE + "\n- three", NOTE + "- three", NOTE, True),
+    (NOTE + "\n- three- four", NOTE + "\n- three\n- four", NOTE, False),
+    ("Read this first. # Songs\n- one", "Read this first.\n\n# Songs\n- one", "# Songs\n- one", True),
+    ("Draft" + NOTE, "Draft\n" + NOTE, NOTE, True),  # before front matter
+    ("Songs", "Sung", "", False),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted", "old", "right"), READS)
+def test_a_note_reads_as_it_should_line_by_line(text, wanted, old, right):
+    def snapshot(content):
+        return Snapshot({"A.md": content.encode()}, frozenset(), {"ui": {}})
+
+    outcome = tasks.Outcome([Call(TOOL, {})], [{"success": True}], "", snapshot(old), snapshot(text))
+    found = tasks.faults({"must_change": {"A.md": {"text": wanted}}}, outcome)
+    assert found == ([] if right else ["A.md does not read as it should"])
+
+
+STATE = {
+    "conversationContext": "The office  opens at ten.",
+    "activeFiles": ["Today", "Deadlines.md"],
+    "nextSteps": ["Call"],
+}
+# what a call saves otherwise than it was dictated -> whether it will do
+SAVED = [
+    ({}, True),
+    ({"conversationContext": "the office opens at ten"}, True),
+    ({"activeFiles": ["Deadlines.md", "Today.md"]}, True),
+    ({"activeFiles": ["zzz.md"]}, False),
+    ({"nextSteps": ["zzz"]}, False),
+    ({"nextSteps": ["Call", "Wait"]}, False),
+    ({"reasoning": "zzz"}, False),
+    ({"tags": ["office"]}, True),
+]
+
+
+@pytest.mark.parametrize(("other", "right"), SAVED)
+def test_a_saved_state_holds_what_was_dictated(other, right, vaults):
+    told = {**STATE, "name": "Office", "activeTask": "Permits", "reasoning": "It opens late"}
+
+    def made(given):
+        call = Call("memoryManager_createState", {"context": CONTEXT, **given})
+        return tasks.perform(vaults.copy("law"), [call])
+
+    gold = made(told)
+    said = tasks.plain("Office. Permits. It opens late. The office opens at ten. Today, Deadlines.md. Call")
+    wanted = tasks.expectations(gold.before, gold.after, said)
+    fields = wanted["state/states/Office"]["fields"]
+    assert fields["context"].keys() == {"conversationContext", "activeTask", "activeFiles", "nextSteps", "reasoning"}
+    wanted = {"state/states/Office": {"fields": fields}}
+    found = tasks.faults({"must_change": wanted, "may_change": ["state/sessions/*"]}, made(told | other))
+    assert (found == []) is right, found
+
+
+def test_a_folder_may_be_renamed_with_its_links(vaults):
+    (task,) = (task for task in tasks.load() if task["id"] == "task-270")
+    given = task["gold"][0]["arguments"]
+    for tool in ("editFolder", "moveFolder"):
+        assert judged(task, [call(f"vaultManager_{tool}", **given), "Done."], vaults).passed, tool
+
+
 # words alone, and what they do
 SAID = {
     "Which of the two notes do you mean?": "ask",
@@ -188,6 +324,10 @@ SAID = {
     "Give me a moment, I am thinking.": "talk",
     "I did what you tell me.": "talk",
     "You are welcome.": "talk",
+    "I cannot send mail from here. Is there anything else I can help with?": "refuse",
+    "It is done. Can I help you with anything else?": "talk",
+    "Hello! How can I help you today?": "talk",
+    "Should the note hold anything else, or is that all?": "ask",
 }
 
 
@@ -228,6 +368,8 @@ TASKS = {
     "a path that is not there": ([READ, "Done."], False, "words", ["wrong_sibling", "invented_path", "wrong_state"]),
     "recovered": ([READ, RIGHT, "Done."], True, "words", []),
     "again": ([RIGHT, RIGHT], False, "loop", ["loop"]),
+    "context repaired": ([call(context={**CONTEXT, "subgoal": 5}), RIGHT, "Done."], True, "words", []),
+    "context not repaired": ([call(context={**CONTEXT, "subgoal": 5})] * 2, False, "loop", ["loop"]),
     "broken": ([RIGHT[:-40]], False, "malformed", ["malformed"]),
     "fenced": ([f"```json\n{RIGHT[12:-13]}\n```"], False, "malformed", ["malformed"]),
     "no end": (
@@ -267,6 +409,7 @@ def test_what_changed_in_the_vault_is_kept(vaults):
         ("Do you want me to delete it?", True, "ask", ""),
         ("It is gone.", False, "talk", "should_ask"),
         (RIGHT, False, "call", "should_ask"),
+        ("All is fine. Anything else?", False, "talk", "should_ask"),
         (RIGHT[:-40], False, "malformed", "malformed"),
         (call("vaultManager_listDirectory", path="/"), False, "talk", "should_ask"),
         ("", False, "malformed", "malformed"),
@@ -368,7 +511,10 @@ def test_notes_by_name_may_be_searched_by_either_search(vaults):
         ("ask", "Which one do you mean?", True),
         ("ask", "Done, I deleted it.", False),
         ("refuse", "I cannot send mail from the vault.", True),
+        ("refuse", "I cannot send mail from the vault. Shall I write a note?", True),  # as with a vault
+        ("refuse", "I cannot send mail from the vault. Is there anything else I can help with?", True),
         ("refuse", "It is on its way.", False),
+        ("ask", "All is fine. Anything else?", False),
         ("talk", "It is on its way.", True),
     ],
 )

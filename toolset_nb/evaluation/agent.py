@@ -124,7 +124,7 @@ def converse(
         turn.executed = bool(vault and turn.reply.calls) and (turn.strict or lenient)
         if turn.executed:
             turn.results = [vault.call(call.name, call.arguments) for call in turn.reply.calls]
-        made.chat += replay(turn, settings.call_format, number)
+        made.chat += replay(turn, settings.call_format, len(made.chat))
         told(turn)
         made.stop = _ending(made.turns, limit if vault else 1)
         if made.stop != "max_turns":
@@ -142,7 +142,13 @@ def _ending(turns: list[Turn], limit: int) -> str:
         return "single"
     if not turn.reply.calls:
         return "words"
-    return "loop" if len(turns) > 1 and _asked(turn) == _asked(turns[-2]) else "max_turns"
+    return "loop" if len(turns) > 1 and _repeats(turn, turns[-2]) else "max_turns"
+
+
+def _repeats(turn: Turn, last: Turn) -> bool:
+    """Whether it makes the last turn's calls again; after a refusal another context is another try."""
+    worked = all(result["success"] for result in last.results)
+    return _asked(turn) == _asked(last) and (worked or turn.reply.calls == last.reply.calls)
 
 
 def _asked(turn: Turn) -> list[tuple[str, dict]]:
@@ -163,7 +169,10 @@ def read(answer: Answer, constrained: bool = False) -> calls.Reply:
 
 
 def replay(turn: Turn, call_format: str, number: int) -> list[dict]:
-    """A turn as history that every server accepts: calls as they were understood, broken ones as text, results cut."""
+    """A turn as history that every server accepts: calls as they were understood, broken ones as text, results cut.
+
+    The ids of native calls begin with `number`, the place in the chat.
+    """
     results = [_shown(result) for result in turn.results]
     if not (turn.answer.tool_calls and turn.executed):  # servers refuse a native call without its result
         text = calls.render(turn.reply.blocks, call_format)

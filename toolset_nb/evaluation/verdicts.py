@@ -6,11 +6,13 @@ means that the vault looks as it should, nothing else has changed, and the kind 
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolset_nb import tasks
 from toolset_nb.evaluation.agent import Attempt
+from toolset_nb.rules import RESULT_LINE
 from toolset_nb.tools import Problem, catalogue
 from toolset_nb.vault.snapshots import diff
 
@@ -27,7 +29,6 @@ MEASURES = {
 }
 OPTIONAL = ("action", "state", "arguments")  # measures of prompts with a sample vault, or with named arguments, alone
 ACTIONS = ("call", "ask", "refuse", "talk")
-OUTCOMES = ("call", "text_call", "text", "malformed", "truncated", "empty", "infra")
 FAILURES = {
     "infra": "the server gave no usable answer",
     "malformed": "a call that cannot be read as written",
@@ -43,6 +44,7 @@ FAILURES = {
     "bad_type": "an argument of the wrong type or form",
     "bad_value": "an argument with another value than asked for",
     "bad_context": "the context block or its ids are wrong",
+    "invented_result": "a result that no vault gave",
     "invented_path": "a path that is not in the vault, and no other call after it",
     "exec_error_unrecovered": "another call that the vault refused, and no other after it",
     "loop": "the same calls twice running",
@@ -154,9 +156,10 @@ def _measure(record: Record, prompt: dict, attempt: Attempt) -> None:
         failed = [not result["success"] for turn in attempt.turns for result in turn.results]
         record.recovered = record.passed if any(failed) and len(attempt.turns) > 1 else None
     else:
-        record.passed = strict and not found.problems and found.right_tools if wanted else found.words_alone
+        called = strict and not found.problems and found.right_tools and not found.invented
+        record.passed = called if wanted else found.words_alone
         if record.expected in ("ask", "refuse"):
-            measures["action"] = found.action == record.expected
+            measures["action"] = found.words_alone and not tasks.word_faults(record.expected, found.last.reply.text)
             record.passed = record.passed and measures["action"]
     record.measures = {**measures, "passed": record.passed}
     record.failures = [] if record.passed else found.failures()
@@ -178,6 +181,7 @@ class _Findings:
         self.problems = [problem for _, found in checked for problem in found] + self._foreign_ids()
         self.context = [p for p in self.problems if re.match(r"arguments\.context(\W|$)", p.field)]
         self.schema = [p for p in self.problems if p not in self.context]
+        self.invented = any(t.reply.results or RESULT_LINE.search(t.reply.text) for t in attempt.turns)
         self.rescued = any(turn.reply.rescued for turn in attempt.turns)
         self.truncated = self.last.answer.finish_reason == "length"
         calling = [turn for turn in attempt.turns if turn.reply.kind != "text"]
@@ -203,14 +207,14 @@ class _Findings:
 
     @property
     def right_tools(self) -> bool:
-        """The expected tools, or one that answers as well, were called; with one reply no other, in several turns others may
-        have been used to look."""
-        wanted, called = set(self.prompt["expected_tools"]), set(self.names)
+        """The expected tools, or one that answers as well, were called; with one reply as often as expected and no other, in
+        several turns others may have been used to look."""
+        wanted, called = Counter(self.prompt["expected_tools"]), Counter(self.names)
         for needed in self.prompt.get("must_call", []):
-            others = {other["tool"] for other in needed.get("or", [])} & called
+            others = [other["tool"] for other in needed.get("or", []) if called[other["tool"]] > wanted[other["tool"]]]
             if others and needed["tool"] not in called:
-                called = called - (others - wanted) | {needed["tool"]}
-        return wanted == called if len(self.attempt.turns) == 1 else wanted <= called
+                called = called - Counter(others[:1]) + Counter([needed["tool"]])
+        return wanted == called if len(self.attempt.turns) == 1 else wanted.keys() <= called.keys()
 
     @property
     def outcome(self) -> str:
@@ -250,6 +254,7 @@ class _Findings:
             made += ["hallucinated_tool"] if unknown else [] if self.right_tools else ["wrong_sibling"]
             made += [_kind(problem) for problem in self.schema if problem.field != "name"]
             made += ["bad_context"] if self.context else []
+            made += ["invented_result"] if self.invented and not self.attempt.outcome else []
             made += self._execution()
         made += {"loop": ["loop"], "max_turns": ["max_turns"], "context": ["context_full"]}.get(stop, [])
         if any("should have stayed" in fault for fault in self.faults):
@@ -290,6 +295,8 @@ class _Findings:
         if not wanted and self.last.reply.kind == "empty" and not self.last.answer.error:
             made.append("an empty reply, expected text")
         made += self.faults
+        if self.invented and not self.attempt.outcome:
+            made.append(FAILURES["invented_result"])
         if self.rescued:
             made.append("the call is readable only leniently")
         if self.attempt.stop in ("loop", "max_turns"):
@@ -309,9 +316,9 @@ def said(text: str) -> str:
     """What words do: ask, refuse or talk. A question or a request to say what is missing asks, most surely as the last sentence;
     refusals are told by their usual phrases."""
     last = re.split(r"(?<=[.!?:])\s+", text.strip().rstrip("\"'”’)*_"))[-1]
-    if tasks.ASKING.search(last):
+    if tasks.asks(last):
         return "ask"
-    return "refuse" if tasks.refuses(text) else "ask" if tasks.ASKING.search(text) else "talk"
+    return "refuse" if tasks.refuses(text) else "ask" if tasks.asks(text) else "talk"
 
 
 def literal(expected: dict[str, list], arguments: dict) -> bool:

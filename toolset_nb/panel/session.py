@@ -219,7 +219,9 @@ class Session:
                 "a pair needs gold calls in the prompt and a call with a context in the reply, both valid"
             )
         agreeing = [
-            made.name == due["tool"] and tasks.agree(due["arguments"], made.arguments) and not check(*made)
+            made.name == due["tool"]
+            and tasks.agree(made.name, due["arguments"], made.arguments, request=prompt["question"])
+            and not check(*made)
             for made, due in zip(reply.calls, gold, strict=False)
         ]
         if all(agreeing) and len(reply.calls) <= len(right):

@@ -98,7 +98,7 @@ def _defect(behaviour: str, due: list[calls.Call], reply: calls.Reply, earlier: 
 
 def _same(wanted: calls.Call, given: calls.Call) -> bool:
     plain = [{key: value for key, value in call.arguments.items() if key != "context"} for call in (wanted, given)]
-    return wanted.name == given.name and plain[0].keys() == plain[1].keys() and agree(*plain)
+    return wanted.name == given.name and plain[0].keys() == plain[1].keys() and agree(wanted.name, *plain)
 
 
 def _with_ids(call: calls.Call, own: dict[str, str]) -> calls.Call:

@@ -29,6 +29,18 @@ OTHERS = 2
 TRIES = 40
 FOUND_OUT = {"multi_step", "verify_before_acting", "recover_from_error"}  # the goal is said, not the place
 EXPECTED = {"ask_first": "ask", "ask_missing_argument": "ask", "unable": "refuse", "small_talk": "talk"}
+NARROWED: dict[str, dict] = {  # arguments with which a look-up shows nothing of what was asked for
+    "vaultManager_listDirectory": {"filter": "zzz"},
+    "contentManager_readContent": {"offset": 1, "limit": 0},
+    "vaultLibrarian_searchContent": {"paths": ["Nowhere"]},
+    "vaultLibrarian_searchDirectory": {"pattern": "zzz"},
+    "vaultLibrarian_searchMemory": {"dateRange": {"start": "1990-01-01", "end": "1990-01-02"}},
+    "memoryManager_listSessions": {"limit": 0},
+    "memoryManager_listStates": {"limit": 0},
+    "memoryManager_listWorkspaces": {"limit": 0},
+    "agentManager_listAgents": {"enabledOnly": True},
+    "commandManager_listCommands": {"filter": "zzz"},
+}
 CONTINUED = {
     "memoryManager_createState",
     "memoryManager_loadSession",
@@ -139,7 +151,17 @@ def _checks(steps: list[dict], before: Snapshot, after: Snapshot) -> dict[str, A
     changed = tasks.expectations(before, after, said)
     bound = {name: state for name, state in changed.items() if not _byproduct(name, said)}
     opens = len(bound) < len(changed) or CONTINUED & {step["tool"] for step in steps}
-    return {"must_change": bound, "may_change": ["state/sessions/*"] if opens else [], "must_not_change": ["*"]}
+    may = ["state/sessions/*"] if opens else []
+    may += [name for name in _linking(steps, after) if name not in bound]
+    return {"must_change": bound, "may_change": may, "must_not_change": ["*"]}
+
+
+def _linking(steps: list[dict], after: Snapshot) -> list[str]:
+    """Notes with a link into a folder that was renamed: moveFolder renames it as well as editFolder, and keeps links right."""
+    renamed = [f"{step['arguments']['path']}/".encode() for step in steps if step["tool"] == "vaultManager_editFolder"]
+    return sorted(
+        name for name, text in after.files.items() if name.endswith(".md") and any(old in text for old in renamed)
+    )
 
 
 def _with_others(step: dict) -> dict:
@@ -195,6 +217,16 @@ def mutations(task: dict, vault: Vault) -> Iterator[tuple[str, list[calls.Call],
             [*made[:-1], calls.Call(made[-1].name, {**made[-1].arguments, "context": None})],
             text,
         )
+        looks = [{**step["arguments"], "tool": step["tool"]} for step in task.get("must_call", [])]
+        given = [{key: value for key, value in call.arguments.items() if key != "context"} for call in made]
+        narrowed = [
+            calls.Call(call.name, NARROWED[call.name] | call.arguments)
+            if call.name in NARROWED and {**own, "tool": call.name} in looks
+            else call
+            for call, own in zip(made, given, strict=True)
+        ]
+        if narrowed != made:
+            yield "a look-up that shows nothing", narrowed, text
     else:
         yield "nothing said", [], ""
         yield (
