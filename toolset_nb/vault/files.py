@@ -241,15 +241,19 @@ class Tree:
         """The visible entries of one folder, by name. Links, devices and names that start with a dot are left out."""
         return list(self.walk(path, 0))
 
-    def walk(self, path: str = "", depth: int | None = None) -> Iterator[Entry]:
-        """Every visible entry below a folder, folders before their content; `depth` 0 gives the children only."""
+    def walk(self, path: str = "", depth: int | None = None, hidden: bool = False) -> Iterator[Entry]:
+        """Every visible entry below a folder, folders before their content; `depth` 0 gives the children only.
+
+        `hidden` gives the names that start with a dot, too, as far as a path may lead there.
+        """
         self.need(path, "folder")
         with self._at(f"{path}/x" if path else "x") as (fd, _):
-            yield from self._walk(fd, path, depth)
+            yield from self._walk(fd, path, depth, hidden)
 
-    def _walk(self, fd: int | None, path: str, depth: int | None) -> Iterator[Entry]:
+    def _walk(self, fd: int | None, path: str, depth: int | None, hidden: bool) -> Iterator[Entry]:
         with os.scandir(fd if AT else self.root / path) as entries:
-            found = [self._entry(path, entry) for entry in entries if not entry.name.startswith(".")]
+            shown = [e for e in entries if e.name[0] != "." or hidden and e.name.casefold() not in DENIED]
+            found = [self._entry(path, entry) for entry in shown]
         for entry in sorted(entry for entry in found if entry):
             yield entry
             if not entry.is_folder or depth == 0:
@@ -259,7 +263,7 @@ class Tree:
             except OSError:  # gone, or a link by now
                 continue
             try:
-                yield from self._walk(inner, entry.path, None if depth is None else depth - 1)
+                yield from self._walk(inner, entry.path, None if depth is None else depth - 1, hidden)
             finally:
                 if AT:
                     os.close(inner)
