@@ -343,6 +343,13 @@ def test_planted_defects(tmp_path, change, field):
         str(finding).encode()
 
 
+@pytest.mark.parametrize("text", ["\\b", "\\f", "[INST] hi", "[/TOOL_RESULTS]", "\\/home\\/anna\\/x"])
+def test_text_that_is_escaped_or_stands_in_a_row_without_lists_is_seen(tmp_path, text):
+    row = {key: value for key, value in make(2, content="PLACE").items() if key != "meta"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row).replace("PLACE", text) + "\n")
+    assert rows.validate([tmp_path / "rows.jsonl"])
+
+
 @pytest.mark.parametrize("row", GOOD, ids=lambda row: row["id"])
 def test_the_short_way_agrees_with_the_long_one(row):
     assert rules.check_row(row, suspect=True) == rules.check_row(row, suspect=False) == []

@@ -71,6 +71,20 @@ def test_unknown_parameters_pass_as_in_the_plugin(call):
     )["success"]
 
 
+def test_a_lock_that_cannot_be_taken_is_an_answer(tmp_path):
+    shared = Vault(tmp_path)
+    (tmp_path / ".toolset_nb" / "lock").mkdir()
+    for use in (shared.call, shared.rehearse):
+        assert use("vaultManager_listDirectory", {"context": CONTEXT, "path": ""})["code"] == "IO_ERROR"
+
+
+def test_half_a_character_fails_its_operation_alone(vault, call):
+    notes = {"a": "x", "b": "\ud800"}
+    operations = [{"type": "create", "params": {"filePath": path, "content": text}} for path, text in notes.items()]
+    results = call("contentManager_batchContent", operations=operations)["data"]["results"]
+    assert [result["success"] for result in results] == [True, False] and "a.md" in vault.snapshot().files
+
+
 def test_a_deep_or_huge_argument_is_an_answer(call):
     deep = []
     for _ in range(100_000):

@@ -16,7 +16,7 @@ import stat
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -28,6 +28,7 @@ TRASH = ".trash"
 DENIED = {".git", ".obsidian", TRASH, OWN}
 MOST_PATH_BYTES, MOST_SEGMENT_BYTES = 1024, 255
 MOST_FILE_BYTES, MOST_WRITE_BYTES = 1 << 20, 256 << 10
+HALF_CHARACTER = "a text holds half a character (a lone surrogate) and cannot be stored"
 
 FOREIGN = re.compile(r"\\|^~|^[A-Za-z]:(\S|$)|\.\w+:\S|^[A-Za-z][\w+.-]*:/")  # other systems, streams, addresses
 DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])\s*(?:\.|$)", re.I)
@@ -222,12 +223,15 @@ class Tree:
 
     def trash(self, path: str) -> str:
         """Move an entry to the vault's trash; returns its path there."""
-        stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
+        name = path.rpartition("/")[2]
+        stem, suffix = os.path.splitext(name)
         (self.root / TRASH).mkdir(exist_ok=True)
-        number, entry = 1, f"{TRASH}/{path.rpartition('/')[2]}"
+        number, entry = 1, f"{TRASH}/{name}"
         while os.path.lexists(self.root / entry):
             number += 1
-            entry = f"{TRASH}/{stem or suffix} {number}{dot + suffix if stem else ''}"
+            ending = f" {number}{suffix}"
+            room = max(1, MOST_SEGMENT_BYTES - len(ending.encode()))
+            entry = f"{TRASH}/{stem.encode()[:room].decode(errors='ignore')}{ending}"
         self._raw_move(path, entry)
         self._undo.append(lambda: self._raw_move(entry, path))
         return entry
@@ -241,6 +245,11 @@ class Tree:
         """The visible entries of one folder, by name. Links, devices and names that start with a dot are left out."""
         return list(self.walk(path, 0))
 
+    def is_empty(self, path: str) -> bool:
+        """Whether a folder holds nothing at all, hidden entries and links counted too."""
+        with self._at(f"{path}/x") as (fd, _), os.scandir(fd if AT else self.root / path) as entries:
+            return next(entries, None) is None
+
     def walk(self, path: str = "", depth: int | None = None, hidden: bool = False) -> Iterator[Entry]:
         """Every visible entry below a folder, folders before their content; `depth` 0 gives the children only.
 
@@ -253,7 +262,7 @@ class Tree:
     def _walk(self, fd: int | None, path: str, depth: int | None, hidden: bool) -> Iterator[Entry]:
         with os.scandir(fd if AT else self.root / path) as entries:
             shown = [e for e in entries if e.name[0] != "." or hidden and e.name.casefold() not in DENIED]
-            found = [self._entry(path, entry) for entry in shown]
+            found = [self._entry(path, entry) for entry in shown if _is_text(entry.name)]
         for entry in sorted(entry for entry in found if entry):
             yield entry
             if not entry.is_folder or depth == 0:
@@ -299,6 +308,8 @@ class Tree:
                 if self.durable:
                     file.flush()
                     os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                os.chmod(draft, os.stat(name, dir_fd=fd).st_mode & 0o777)
             os.utime(draft, ns=(self.now * 1_000_000 if time is None else time,) * 2)
             os.replace(draft, name, dst_dir_fd=fd)
         except OSError:
@@ -387,6 +398,11 @@ class Tree:
             return None
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         return Entry(path, False, status.st_size, status.st_mtime_ns // 1_000_000, stamp)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8 on disk; no call could name another, and no result could hold it."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def _exists(name: str, fd: int | None) -> bool:
