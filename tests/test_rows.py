@@ -537,6 +537,12 @@ def test_older_forms_become_the_present_one():
     assert new["conversations"][1]["content"] == answer(call(), Result({"result": "all well"}))
 
 
+@pytest.mark.parametrize("made", [[{"name": "x"}], ["x"], 5])
+def test_a_ground_truth_that_is_no_call_is_refused(made):
+    with pytest.raises(ValueError, match="ground_truth_calls"):
+        rows.convert({"prompt": "p", "ground_truth_calls": made}, "text")
+
+
 @pytest.mark.parametrize("row", [{}, {"conversations": []}, {"conversations": "x"}, {"messages": [{"role": "system"}]}])
 def test_a_row_without_messages_is_refused(row):
     with pytest.raises(ValueError, match="no messages"):

@@ -384,7 +384,7 @@ class Tree:
     def _no_twin(self, fd: int | None, name: str, path: str, besides: str = "") -> None:
         folder, wanted = os.path.split(name)
         for other in os.listdir(fd if AT else folder):
-            if other not in (besides, wanted) and _folded(other) == _folded(wanted):
+            if other not in (besides, wanted) and folded(other) == folded(wanted):
                 raise VaultError("EXISTS", f"{path} and the existing {other} differ in case only")
 
     def _entry(self, folder: str, entry: os.DirEntry) -> Entry | None:
@@ -413,8 +413,9 @@ def _exists(name: str, fd: int | None) -> bool:
     return True
 
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+def folded(text: str) -> str:
+    """A text for comparing: composed letters, no capitals."""
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def _refused(error: OSError, path: str) -> VaultError:
