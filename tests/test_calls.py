@@ -21,16 +21,24 @@ EXACT = {
     "hermes": f'<tool_call>\n{{"name": "{CALL.name}", "arguments": {SOURCE}}}\n</tool_call>',
     "hermes on one line": f'<tool_call>{{"name": "{CALL.name}", "arguments": {SOURCE}}}</tool_call><|im_end|>',
     "hermes after a thought": f'<think>open it</think>\n<tool_call>{{"name": "{CALL.name}", "arguments": {SOURCE}}}</tool_call>',
+    "hermes after two thoughts": f"<think>a</think><thinking>{SOURCE}</thinking>"
+    f'<tool_call>{{"name": "{CALL.name}", "arguments": {SOURCE}}}</tool_call>',
+    "hermes after a thought that the prompt opens": f"I <tool_call>{{}} it.\n</think>\n\ntool_call: {CALL.name}\n"
+    f"arguments: {SOURCE}",
     "mistral": f'[TOOL_CALLS] [{{"name": "{CALL.name}", "arguments": {SOURCE}}}]</s>',
     "mistral, newer": f"[TOOL_CALLS]{CALL.name}[ARGS]{SOURCE}",
     "llama 3": f'{{"name": "{CALL.name}", "parameters": {SOURCE}}}',
     "llama 3 with its token": f'<|python_tag|>{{"name": "{CALL.name}", "parameters": {SOURCE}}}<|eot_id|>',
+    "llama 3.1 with its other token": f'<|python_tag|>{{"name": "{CALL.name}", "parameters": {SOURCE}}}<|eom_id|>',
 }
 
 RESCUED = {
     "77 code fence": '```json\n{"name": "a_b", "arguments": {"x": 1}}\n```',
     "77 fence around the text form": '```\ntool_call: a_b\narguments: {"x": 1}\n```',
     "77 fence inside the tag": '<tool_call>\n```json\n{"name": "a_b", "arguments": {"x": 1}}\n```\n</tool_call>',
+    "77 tildes": '~~~\ntool_call: a_b\narguments: {"x": 1}\n~~~',
+    "an example in a line": 'Write `<tool_call>{"name": "a_b", "arguments": {"x": 1}}</tool_call>` for that.',
+    "a thought later on": 'Yes.\n<think>\n<tool_call>{"name": "a_b", "arguments": {"x": 1}}</tool_call></think>',
     "77 late comma": 'tool_call: a_b\narguments: {"x": 1,}',
     "77 single quotes": "tool_call: a_b\narguments: {'x': 1}",
     "77 comment": 'tool_call: a_b\narguments: {"x": 1 // one\n}',
@@ -68,6 +76,21 @@ MALFORMED = {
     "84 gemma": '<start_function_call>call:vaultManager_deleteNote{path:"A.md"}',
     "84 harmony": '<|channel|>commentary to=functions.vaultManager_deleteNote <|message|>{"path": "A.md"}',
     "84 deepseek": "<｜tool▁calls▁begin｜>function<｜tool▁sep｜>vaultManager_deleteNote",
+    "84 deepseek in plain bars": "<|tool▁call▁begin|>function",
+    "84 invoke": '<invoke name="vaultManager_deleteNote"><parameter name="path">A.md</parameter></invoke>',
+    "84 minimax": '<minimax:tool_call>\n<invoke name="a_b"></invoke>\n</minimax:tool_call>',
+    "84 a tag of its own": "<vaultManager_deleteNote><path>A.md</path></vaultManager_deleteNote>",
+    "84 name in a tag": "<tool>vaultManager_deleteNote</tool><path>A.md</path>",
+    "84 ReAct": 'Action: vaultManager_deleteNote\nAction Input: {"path": "A.md"}',
+    "84 harmony without tokens": 'assistantcommentary to=functions.vaultManager_deleteNote json{"path": "A.md"}',
+    "84 capital": 'Tool_call: vaultManager_deleteNote\narguments: {"path": "A.md"}',
+    "84 Markdown": '**Tool call:** `vaultManager_deleteNote`\n```json\n{"path": "A.md"}\n```',
+    "84 JavaScript": 'vaultManager.deleteNote({path: "A.md"})',
+    "84 the name as key": '{"vaultManager_deleteNote": {"path": "A.md"}}',
+    "84 agent with mode": 'vaultManager({"mode": "deleteNote", "path": "A.md"})',
+    "84 mode": '{"mode": "deleteNote", "path": "A.md"}',
+    "84 the tool without agent": "get_tools(tools=[])",
+    "79 a second bare call cut off": '{"name": "a_b", "parameters": {}}; {"name": "c_d", "parameters": {"x',
     "83 nested 600 deep": 'tool_call: a_b\narguments: {"x": ' + "[" * 600 + "]" * 600 + "}",
     "a result cut off": 'tool_call: a_b\narguments: {"x": 1}\n\nResult: {"success": tr',
 }
@@ -107,6 +130,13 @@ def test_malformed_replies_say_why(reply):
         ("Result: I moved it.", "text"),
         ('{"settings": true}', "text"),
         ("Write `tool_call` and its arguments: that is all.", "text"),
+        ("`vaultManager_deleteNote` (with a path) moves a note to the trash.", "text"),
+        ("| vaultManager_deleteNote | deletes |\n\nvaultManager: deleteNote, moveNote {both}", "text"),
+        ("There is vaultManager_deleteNote, its arguments are path and context.", "text"),
+        ("See <code>vaultManager_deleteNote</code>; get_tools lists them; the mode is 'preview'.", "text"),
+        ("I think </think> ends a thought, and `<think>` begins one.", "text"),
+        ("I might <tool_call>{}</tool_call>; no, I ask.</think>\nWhich one?", "text"),
+        ('{"name": "a_b", "parameters": {}}\n[x] done', "text_call"),
         ("<script>alert(1)</script>\x1b[31m", "text"),
         ("I cannot do that.\n\n" + EXACT["text"], "text_call"),
         (EXACT["hermes"] + "\nDone.", "text_call"),
@@ -127,8 +157,15 @@ def test_blocks_keep_their_order():
     assert (read.text, read.results) == ("First.\n\nThen.", [{"success": True}])
 
 
+def test_parallel_calls_of_mistral_stand_on_one_line():
+    read = parse('[TOOL_CALLS]a_b[ARGS]{"x": 1}[TOOL_CALLS]c_d[ARGS]{}', rescue=False)
+    assert (read.blocks, read.problems) == ([Call("a_b", ONE), Call("c_d", {})], [])
+
+
 def test_a_marker_inside_an_argument_is_text():
-    call = Call("a_b", {"content": "tool_call: c_d\narguments: {}\n<tool_call>\nResult: {}"})
+    call = Call(
+        "a_b", {"content": "tool_call: c_d\narguments: {}\n<tool_call>\nResult: {}\nno</think> yes\n</think>\n`"}
+    )
     for call_format in calls.FORMATS:
         assert parse(render([call], call_format)).blocks == [call]
 
@@ -157,6 +194,14 @@ def test_openai_entries_without_a_name(entries):
     assert parse("", entries).kind == "malformed"
 
 
+@pytest.mark.parametrize(
+    "deep", [json.loads("[" * 900 + "]" * 900), json.loads('{"a":' * 900 + "1" + "}" * 900), {"x": 10**5000}]
+)
+def test_openai_arguments_that_are_no_plain_object(deep):
+    assert parse(None, [{"function": {"name": "a_b", "arguments": [deep]}}]).kind == "malformed"
+    assert parse(None, [{"function": {"name": "a_b", "arguments": {"x": deep}}}]).kind in ("malformed", "call")
+
+
 def test_a_broken_call_keeps_its_fault_in_both_formats():
     broken = Broken("a_b", '{"x": 1,}')
     for call_format in calls.FORMATS:
@@ -180,6 +225,13 @@ def test_unknown_format():
         "{'name': ",
         "“",
         "```",
+        "`",
+        "</think>",
+        "<think></think>",
+        "[TOOL_CALLS]a[ARGS]{}",
+        "{};",
+        "vaultManager_deleteNote",
+        "<a=",
     ],
 )
 def test_time_stays_linear(part):

@@ -61,6 +61,12 @@ def test_a_copy_that_cannot_be_made_is_a_refused_call_with_its_reason(vault, mon
     assert "/tmp/x: No space left on device" in result["error"]
 
 
+def test_a_vault_whose_records_cannot_be_read_is_an_answer(vault):
+    (vault.tree.own / "state.json").write_text("{")
+    result = Asking(vault, never).call(*call("vaultManager_createFolder", path="x"))
+    assert result["code"] == "IO_ERROR" and "state.json" in result["error"]
+
+
 def test_what_the_vault_would_refuse_is_not_asked_about(vault):
     assert not Asking(vault, never).call(*call("vaultManager_deleteNote", path="No such note.md"))["success"]
     assert not Asking(vault, never).call("no_such_tool", {})["success"]

@@ -343,6 +343,13 @@ def test_planted_defects(tmp_path, change, field):
         str(finding).encode()
 
 
+@pytest.mark.parametrize("text", ["\\b", "\\f", "[INST] hi", "[/TOOL_RESULTS]", "\\/home\\/anna\\/x"])
+def test_text_that_is_escaped_or_stands_in_a_row_without_lists_is_seen(tmp_path, text):
+    row = {key: value for key, value in make(2, content="PLACE").items() if key != "meta"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row).replace("PLACE", text) + "\n")
+    assert rows.validate([tmp_path / "rows.jsonl"])
+
+
 @pytest.mark.parametrize("row", GOOD, ids=lambda row: row["id"])
 def test_the_short_way_agrees_with_the_long_one(row):
     assert rules.check_row(row, suspect=True) == rules.check_row(row, suspect=False) == []
@@ -528,6 +535,12 @@ def test_older_forms_become_the_present_one():
     }
     [new] = rows.convert(tool, "text")
     assert new["conversations"][1]["content"] == answer(call(), Result({"result": "all well"}))
+
+
+@pytest.mark.parametrize("made", [[{"name": "x"}], ["x"], 5])
+def test_a_ground_truth_that_is_no_call_is_refused(made):
+    with pytest.raises(ValueError, match="ground_truth_calls"):
+        rows.convert({"prompt": "p", "ground_truth_calls": made}, "text")
 
 
 @pytest.mark.parametrize("row", [{}, {"conversations": []}, {"conversations": "x"}, {"messages": [{"role": "system"}]}])

@@ -9,7 +9,10 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
+
+from toolset_nb.tools import catalogue
 
 FORMATS = ("hermes", "text")
 MOST_PROBLEMS = 20  # after so many a reply is noise; reading on would cost quadratic time
@@ -23,15 +26,26 @@ LOOSE_HEAD = re.compile(
 )
 MISTRAL_HEAD = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(?=\{)")
 FENCED_CALL = re.compile(r"[{\[][\s{\[]{0,20}[\"'“]?(?:name|function)[\"'”]?\s*:|\btool_call:\s*[`\"'*]*\w+_\w")
-# What only a call looks like, in forms that are not read: other models' tokens, Python, other keys.
-UNREAD = re.compile(
-    r"<\|?(?:tool_call|function|start_function_call)|<\|channel\|>commentary|<｜tool|"
-    r"\b[a-z]+[A-Z]\w*_[a-z]\w*(?:\(|\s*\{)|"
+# What only a call looks like, in forms that are not read: other models' tokens, Python, other keys. Next come known tools.
+UNREAD = (
+    r"<[|｜]?(?:\w+:)?(?:tool[_▁]call|function|start_function_call)|<invoke\s+name=|<\|channel\|>commentary|<｜tool|"
+    r"to=functions\.|"
+    r"\b[a-z]{1,40}[A-Z]\w{0,40}_[a-z]\w{0,60}(?:\(|\s*\{)|"
     r"[\"'](?:tool|tool_name|function|action|name)[\"']\s*:\s*[\"']\w+_\w+[\"']"
 )
-THOUGHT = re.compile(r"\s*<think>(?:.*?</think>|.*\Z)", re.S)
-END_TOKENS = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|</s>))+\s*\Z")
-FENCE = re.compile(r"`{3,}[ \t]*\w*")
+BEFORE_ARGUMENTS = r"\(|\W{0,12}(?:(?:action[ _]input|arguments|args|parameters|params|input|json)\W{0,8})?\{"
+OPENING_TAG = r"<(?:[\w:]+(?:\s+\w+)?=[\"']?|(?:tool|function|action|name|invoke)\w*>\s*)?"
+# A thought, closed or not; or one that was opened in the prompt, whose end stands next to a line's (as none does in JSON).
+THOUGHT = re.compile(
+    r"\s*<(think(?:ing)?)>(?:.*?</\1>|.*\Z)|"
+    r"(?:(?!<think(?:ing)?>).)*(?:\n\s*</think(?:ing)?>|</think(?:ing)?>(?=[ \t]*(?:\r?\n|<tool_call>|\Z)))",
+    re.S,
+)
+END_TOKENS = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|eot_id\|>|<\|eom_id\|>|<\|endoftext\|>|</s>))+\s*\Z")
+FENCE = re.compile(r"(?:`{3,}|~{3,})[ \t]*\w*")
+BEGUN = re.compile(r"[{]|\[\s*[{]")
+QUOTE = re.compile(r"```|~~~|</?think(?:ing)?>")
+TICK = re.compile(r"(?<!`)`(?!`)")
 TOKEN = re.compile(
     r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|[{}\[\]]|//[^\n]*|/\*[^*]{0,500}\*/|\b(?:True|False|None)\b', re.S
 )
@@ -193,13 +207,24 @@ EXACT = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_i
 LOOSE = json.JSONDecoder(strict=False, parse_float=_finite, parse_int=_whole, parse_constant=_refuse)
 
 
+@cache
+def _unread() -> re.Pattern:
+    """`UNREAD`, and a known tool's name next to what begins arguments, as `agent_mode`, `agent.mode` or agent with `mode`."""
+    tools = catalogue().tools.values()
+    names = "|".join(tool.name.replace("_", "[_.]") for tool in tools)
+    modes = "|".join({tool.mode for tool in tools if tool.agent})
+    known = rf"\b(?:{names})(?:{BEFORE_ARGUMENTS})|{OPENING_TAG}(?:{names})\b"
+    known += rf"|\bmode[\"']?\s*[:=]\s*[\"'](?:{modes})[\"']"
+    return re.compile(f"{UNREAD}|(?i:{known})")
+
+
 class _Reader:
     """One pass over a reply's text; `at` is how far it has been read."""
 
     def __init__(self, text: str, reply: Reply, rescue: bool):
         self.text, self.reply, self.rescue = text, reply, rescue
         self.at = 0
-        self.fenced = False
+        self.fenced = self.ticked = False  # inside a code block or a thought, inside code in a line
 
     def read(self) -> None:
         if self.text.lstrip()[:1] == "{" and self._bare(len(self.text) - len(self.text.lstrip())):
@@ -253,8 +278,9 @@ class _Reader:
             self._fault(f"{name}: arguments: {error}")
             self._take(start, end, [Broken(name, self.text[begin:end].strip())])
             return end
-        rest = self.text[end : _line_end(self.text, end)].strip(" \t\r`")
-        self._take(start, end, [call], exact and clean and plain and not rest)
+        rest = _skip(self.text, end, " \t\r`")
+        alone = rest == len(self.text) or self.text.startswith(("\n", "[TOOL_CALLS]"), rest)
+        self._take(start, end, [call], exact and clean and plain and alone)
         return end
 
     def _tagged(self, found: re.Match) -> int:
@@ -316,7 +342,10 @@ class _Reader:
             self._take(begin, end, [call for call, _ in made], clean and all(plain for _, plain in made))
             found = True
             begin = self.at = _skip(self.text, end, "; \t\r\n")
-        if found:
+        if found and BEGUN.match(self.text, begin):
+            self._fault("more of a call follows that cannot be read")
+            self._take(begin, len(self.text), [_broken(self.text[begin:])])
+        elif found:
             self._prose(len(self.text))
         return found
 
@@ -335,7 +364,7 @@ class _Reader:
                 return
             self.reply.blocks = blocks
             break
-        if UNREAD.search(self.text):
+        if _unread().search(self.text):
             self._fault("what looks like a call stands in no form that is read here")
 
     def _value(self, begin: int) -> tuple[Any, int, bool]:
@@ -350,17 +379,24 @@ class _Reader:
 
     def _prose(self, end: int) -> None:
         prose = self.text[self.at : end]
+        if prose:
+            self.fenced ^= len(QUOTE.findall(prose)) % 2 == 1
+            line = prose.rpartition("\n")[2]
+            self.ticked = (self.ticked and line == prose) ^ (len(TICK.findall(line)) % 2 == 1)
         if prose and not prose.isspace():
-            if "```" in prose:
-                self.fenced ^= prose.count("```") % 2 == 1
             prose = prose.strip()
-            if FENCE.sub("", prose).strip("` \n;") or not self.reply.calls and end == len(self.text) or not self.rescue:
+            if (
+                FENCE.sub("", prose).strip("`~ \n;")
+                or not self.reply.calls
+                and end == len(self.text)
+                or not self.rescue
+            ):
                 self.reply.blocks.append(prose)
         self.at = end
 
     def _take(self, start: int, end: int, blocks: list[Block], exact: bool = True) -> None:
         self._prose(start)
-        if self.fenced and isinstance(blocks[0], Call):
+        if (self.fenced or self.ticked) and isinstance(blocks[0], Call):
             exact = False
         self.reply.blocks += blocks
         self.at = end
@@ -386,8 +422,10 @@ def _plain(text: Any, reply: Reply) -> str:
         return ""
     if "\ufeff" in text[:1]:
         text = text[1:]
-    if "<think>" in text[:100] and (thought := THOUGHT.match(text)):
-        text = text[thought.end() :]
+    start = 0
+    while "think" in text and (thought := THOUGHT.match(text, start)):
+        start = thought.end()
+    text = text[start:]
     if text[-40:].rstrip()[-1:] == ">":
         text = END_TOKENS.sub("", text[-200:]) if len(text) <= 200 else text[:-200] + END_TOKENS.sub("", text[-200:])
     return text
@@ -411,13 +449,20 @@ def _openai(tool_calls: Any, reply: Reply, rescue: bool) -> None:
                     if repaired is None:
                         raise
                     arguments, reply.rescued = repaired[0], True
-            call, plain = _as_call(name, arguments, rescue)
+            call, plain = _as_call(name, _flat(arguments, 0)[0], rescue)
         except ValueError as error:
             reply.problems.append(f"tool_calls: {name}: arguments: {error}")
-            reply.blocks.append(Broken(name, source if isinstance(source, str) else str(source)))
+            reply.blocks.append(Broken(name, _written(source)))
             continue
         reply.blocks.append(call)
         reply.rescued |= not plain
+
+
+def _written(source: Any) -> str:
+    try:
+        return source if isinstance(source, str) else str(source)
+    except (ValueError, RecursionError):  # thousands of digits or of levels
+        return "..."
 
 
 def _as_call(name: str, arguments: Any, rescue: bool) -> tuple[Call, bool]:

@@ -15,7 +15,7 @@ from toolset_nb.evaluation.agent import Attempt, Turn, converse
 from toolset_nb.evaluation.prompts import offered_tools
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.tools import catalogue
-from toolset_nb.vault import Vault
+from toolset_nb.vault import Vault, VaultError
 from toolset_nb.vault.snapshots import Difference, diff
 
 REFUSED = "The user declined this call. Ask what to do instead."
@@ -89,6 +89,8 @@ class Asking:
         except OSError as error:
             reason = ": ".join(map(str, filter(None, (error.filename, error.strerror)))) or str(error)
             return {"success": False, "error": NOT_TRIED.format(reason), "code": "IO_ERROR"}
+        except VaultError as error:
+            return {"success": False, "error": NOT_TRIED.format(error), "code": error.code}
         if not tried["success"]:
             return tried
         if not self.approve(Call(name, arguments), difference):

@@ -76,7 +76,13 @@ def modern(row: dict) -> list[dict]:
             for text, label, letter in answers
         ]
     if row.get("ground_truth_calls"):
-        text = calls.render([Call(call["name"], call["arguments"]) for call in row["ground_truth_calls"]], "text")
+        try:
+            made = [Call(call["name"], call["arguments"]) for call in row["ground_truth_calls"]]
+        except (KeyError, TypeError):
+            raise ValueError(
+                f"row {row.get('id', '')}: ground_truth_calls: expected calls with name and arguments"
+            ) from None
+        text = calls.render(made, "text")
     elif row.get("ground_truth_tool"):
         text = calls.render([Call(row["ground_truth_tool"], row.get("ground_truth_args") or {})], "text")
     else:

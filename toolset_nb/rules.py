@@ -27,8 +27,10 @@ ROW_KEYS = frozenset(("id", "conversations", "label", "meta"))
 ROW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ROLES = ("system", "user", "assistant", "tool")
 
-# A line with none of these, and no bracket beyond its two lists, cannot break a rule on text.
-SUSPECT = ("<", "\\u", "hf_", "sk-", "/home/", "Users", "\x7f", "\ufeff")
+# A line with none of these cannot break a rule on text. The escapes are all of JSON's that stand for another character than a
+# quote, a backslash, a tab or a line end.
+SUSPECT = ("<", "\\u", "\\b", "\\f", "\\/", "hf_", "sk-", "/home/", "Users", "\x7f", "\ufeff")
+SUSPECT += ("INST]", "TOOL_CALLS]", "TOOL_RESULTS]", "AVAILABLE_TOOLS]")
 PLAIN_CALL = re.compile(r"tool_call: (\S+)\narguments: (?=\{)")
 SPECIAL = (  # each begins with one literal, which makes the search fast
     re.compile(
@@ -433,7 +435,7 @@ class _Order:
 
 def _suspect(line: bytes) -> bool:
     text = line.decode("utf-8", "replace")
-    return text.count("[") > 2 or any([mark in text for mark in SUSPECT])  # a list: faster than a generator here
+    return any([mark in text for mark in SUSPECT])  # a list: faster than a generator here
 
 
 def _messages(row: dict) -> list:

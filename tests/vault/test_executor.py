@@ -71,6 +71,43 @@ def test_unknown_parameters_pass_as_in_the_plugin(call):
     )["success"]
 
 
+def test_a_lock_that_cannot_be_taken_is_an_answer(tmp_path):
+    shared = Vault(tmp_path)
+    (tmp_path / ".toolset_nb" / "lock").mkdir()
+    for use in (shared.call, shared.rehearse):
+        assert use("vaultManager_listDirectory", {"context": CONTEXT, "path": ""})["code"] == "IO_ERROR"
+
+
+def test_half_a_character_fails_its_operation_alone(vault, call):
+    notes = {"a": "x", "b": "\ud800"}
+    operations = [{"type": "create", "params": {"filePath": path, "content": text}} for path, text in notes.items()]
+    results = call("contentManager_batchContent", operations=operations)["data"]["results"]
+    assert [result["success"] for result in results] == [True, False] and "a.md" in vault.snapshot().files
+
+
+def test_one_field_of_a_workspace_is_set_or_refused(call):
+    workspace = {"name": "n", "purpose": "p", "currentGoal": "g", "rootFolder": "/"}
+    steps = [{"name": "a", "when": "b", "steps": "c"}]
+    key = call("memoryManager_createWorkspace", workflows=steps, **workspace)["data"]["workspaceId"]
+
+    def update(path, value):
+        return call("memoryManager_updateWorkspace", workspaceId=key, fieldPath=path, newValue=value)
+
+    assert update("relatedFiles[0]", "a.md")["data"]["workspace"]["relatedFiles"] == ["a.md"]
+    for path, value in {"name": " ", "relatedFiles[" + "9" * 5000 + "]": "a.md", "context[0]": "x"}.items():
+        assert update(path, value)["code"] == "INVALID"
+    told = call("memoryManager_listSessions", workspaceContext={"workspaceId": ["a"]})
+    assert told["code"] == "TYPE_ERROR" and "workspaceContext.workspaceId" in told["error"]
+
+
+def test_failed_calls_under_a_foreign_session_id_are_found(vault):
+    context = CONTEXT | {"sessionId": "my chat", "subgoal": "zebra hunt"}
+    vault.call("vaultManager_deleteNote", {"context": context, "path": "none"})
+    vault.call("vaultManager_createFolder", {"context": context, "path": "New"})
+    query = {"query": "zebra", "workspaceId": "default", "filterBySession": True}
+    assert vault.call("vaultLibrarian_searchMemory", {"context": context, **query})["totalResults"] == 2
+
+
 def test_a_deep_or_huge_argument_is_an_answer(call):
     deep = []
     for _ in range(100_000):

@@ -254,6 +254,48 @@ def test_line_endings_and_missing_final_newline_stay(vault, call):
     assert (vault.tree.root / "dos.md").read_bytes() == b"\xef\xbb\xbfone\r\n2\r\nthree"
 
 
+def test_lines_that_are_replaced_end_as_the_others(vault, call):
+    (vault.tree.root / "dos.md").write_bytes(b"one\r\ntwo\r\nthree")
+    call("contentManager_replaceByLine", filePath="dos.md", startLine=2, endLine=2, newContent="2\n2.5")
+    call("contentManager_replaceByLine", filePath="dos.md", startLine=4, endLine=4, newContent="3")
+    assert (vault.tree.root / "dos.md").read_bytes() == b"one\r\n2\r\n2.5\r\n3"
+
+
+def test_a_changed_file_keeps_its_permissions(vault, call):
+    (vault.tree.root / "Home.md").chmod(0o600)
+    assert call("contentManager_appendContent", filePath="Home.md", content="x")["success"]
+    assert (vault.tree.root / "Home.md").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("inside", [".hidden.md", "link.md", "hard.md"])
+def test_a_folder_with_what_is_not_listed_is_not_empty(tmp_path, vault, call, inside):
+    call("vaultManager_createFolder", path="Folder")
+    (tmp_path / "note.md").write_text("x")
+    make = {"link.md": os.symlink, "hard.md": os.link}.get(inside, shutil.copy)
+    make(tmp_path / "note.md", vault.tree.root / "Folder" / inside)
+    assert call("vaultManager_deleteFolder", path="Folder")["code"] == "NOT_EMPTY"
+    assert call("vaultManager_deleteFolder", path="Folder", recursive=True)["success"]
+
+
+def test_a_name_that_is_not_utf8_is_left_out(vault, call):
+    try:
+        open(os.path.join(os.fsencode(vault.tree.root), b"caf\xe9.md"), "w").close()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    listed = call("vaultManager_listDirectory", path="")
+    assert listed["success"] and str(listed).encode() and "caf" not in str(listed)
+    workspace = {"name": "n", "purpose": "p", "currentGoal": "g", "rootFolder": "/"}
+    assert call("memoryManager_createWorkspace", workflows=[{"name": "a", "when": "b", "steps": "c"}], **workspace)[
+        "success"
+    ]
+
+
+def test_the_longest_name_can_be_deleted_twice(vault, call):
+    for _ in range(2):
+        call("contentManager_createContent", filePath="é" * 126 + ".md", content="x")
+        assert call("vaultManager_deleteNote", path="é" * 126 + ".md")["success"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
 def test_unreadable_and_unwritable_are_answers(vault, call):
     (vault.tree.root / "Home.md").chmod(0)

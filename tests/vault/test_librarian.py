@@ -1,6 +1,7 @@
 """Searching: ranking, snippets and positions, front matter and tags, hostile queries, an index that follows the disk."""
 
 import os
+import unicodedata
 
 import pytest
 
@@ -23,6 +24,15 @@ def test_a_name_and_text_together_rank_first(call):
     hits = search(call, "tea")
     assert hits[0]["filePath"] == "Drinks/Tea.md" and hits[0]["searchMethod"] == "combined"
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_decomposed_letters_are_found_as_composed_ones(vault, call):
+    folder, text = (unicodedata.normalize("NFD", word) for word in ("Café", "crème"))
+    (vault.tree.root / folder).mkdir()
+    (vault.tree.root / folder / f"{folder}.md").write_text(f"{text} zebra", encoding="utf-8")
+    for query, more in {"zebra": {"paths": ["Café"]}, "crème": {"includeContent": True}, "café": {}}.items():
+        assert search(call, query, **more)[0]["filePath"].endswith(f"{folder}.md"), query
+    assert call("vaultLibrarian_searchDirectory", query="café", paths=["/"], searchType="files")["totalResults"] == 1
 
 
 def test_position_and_snippet_show_where(call):

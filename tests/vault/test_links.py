@@ -1,5 +1,7 @@
 """Links follow notes that move, as in Obsidian; code and links to other notes stay as they are."""
 
+import unicodedata
+
 import pytest
 
 
@@ -21,6 +23,12 @@ FOLDER = [("vaultManager_moveFolder", {"path": "Drinks", "newPath": "Food/Drinks
     ("text", "moves", "expected"),
     [
         ("[[Tea]]", RENAME, "[[Chai]]"),
+        ("[[TEA]] [x](drinks/tea.md)", RENAME, "[[Chai]] [x](Drinks/Chai.md)"),
+        (
+            f"[[{unicodedata.normalize('NFD', 'Überblick')}]] [x](%C3%BCberblick.md)",
+            [("vaultManager_moveNote", {"path": "Überblick", "newPath": "Ende"})],
+            "[[Ende]] [x](Ende.md)",
+        ),
         ("[[tea|a cup]] ![[Tea#Black]] [[Tea^x]]", RENAME, "[[Chai|a cup]] ![[Chai#Black]] [[Chai^x]]"),
         ("[[Drinks/Tea]] [[Drinks/Tea.md]]", RENAME, "[[Drinks/Chai]] [[Drinks/Chai.md]]"),
         ("[x](Drinks/Tea.md) [x](Drinks/Tea.md#Black)", RENAME, "[x](Drinks/Chai.md) [x](Drinks/Chai.md#Black)"),

@@ -39,6 +39,15 @@ def test_each_kind_of_change_is_told_apart(vault, call):
     assert "~ Home.md" in text and "    +more" in text and "> Drinks/Tea.md -> Drinks/Hot/Tea.md" in text
 
 
+def test_a_hidden_file_is_a_change_as_any_other(vault, call):
+    (vault.tree.root / ".git").mkdir()
+    (vault.tree.root / ".git" / "HEAD").write_text("ref")
+    written = {"filePath": ".vscode/tasks.json", "content": "{}"}
+    difference = changes(vault, call, ("contentManager_createContent", written))
+    assert [change.path for change in difference.changes] == [".vscode/", ".vscode/tasks.json"]
+    assert not [path for path in vault.snapshot().files if path.startswith(".git")]
+
+
 def test_no_change_is_said(vault, call):
     difference = changes(
         vault,

@@ -6,7 +6,7 @@ from typing import Any
 
 from diff_match_patch import diff_match_patch
 
-from toolset_nb.vault.files import MOST_FILE_BYTES, MOST_WRITE_BYTES, VaultError, clean
+from toolset_nb.vault.files import HALF_CHARACTER, MOST_FILE_BYTES, MOST_WRITE_BYTES, VaultError, clean
 
 LONGEST_FUZZY = 32  # diff-match-patch's Match_MaxBits: the plugin's search throws above it
 
@@ -75,7 +75,10 @@ def replace_by_line(vault: Any, given: Any) -> dict:
     start, end = max(1, int(given.startLine)), min(len(lines), int(given.endLine))
     if start > end:
         raise VaultError("OUT_OF_RANGE", f"Lines {start} to {end} do not exist: {path} has {len(lines)} lines")
-    lines[start - 1 : end] = _limited(given.newContent).split("\n")
+    written = _limited(given.newContent)
+    if "\r\n" in text:
+        written = re.sub(r"\r?\n", "\r\n", written) + ("\r" if lines[end - 1].endswith("\r") else "")
+    lines[start - 1 : end] = [written]
     _write(vault, path, "\n".join(lines))
     return {"filePath": path, "linesReplaced": end - start + 1}
 
@@ -136,7 +139,11 @@ def _write(vault: Any, path: str, text: str) -> None:
 
 
 def _limited(text: str) -> str:
-    if len(text.encode()) > MOST_WRITE_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise VaultError("INVALID", HALF_CHARACTER) from None
+    if size > MOST_WRITE_BYTES:
         raise VaultError("LIMIT", f"more than {MOST_WRITE_BYTES >> 10} KB of text in one call")
     return text
 

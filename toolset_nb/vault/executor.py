@@ -28,7 +28,7 @@ from toolset_nb.vault import (
     vault_librarian,
     vault_manager,
 )
-from toolset_nb.vault.files import Tree, VaultError
+from toolset_nb.vault.files import HALF_CHARACTER, Tree, VaultError
 from toolset_nb.vault.providers import Simulated
 from toolset_nb.vault.snapshots import Snapshot, take
 from toolset_nb.vault.state import State
@@ -90,8 +90,8 @@ class Vault:
             try:
                 with self._lock:
                     return self._call(name, arguments)
-            except TimeoutError:
-                return _failure(VaultError("IO_ERROR", f"another process has held the vault for {LOCK_SECONDS} s"))
+            except OSError as error:
+                return _unlocked(error)
 
     def rehearse(self, name: str, arguments: Any) -> dict:
         """What `call` would return; nothing is kept: no note, no record, no id or tick of the clock used up, no trace."""
@@ -99,8 +99,8 @@ class Vault:
         try:
             with self._thread, self._lock:
                 return self._call(name, arguments, keep=False)
-        except TimeoutError:
-            return _failure(VaultError("IO_ERROR", f"another process has held the vault for {LOCK_SECONDS} s"))
+        except OSError as error:
+            return _unlocked(error)
         finally:
             self.state.random.setstate(ids)
 
@@ -169,8 +169,7 @@ class Vault:
         except OSError as error:
             return self._failed(tool, arguments, VaultError("IO_ERROR", error.strerror or str(error)), started, keep)
         except UnicodeEncodeError:
-            error = VaultError("INVALID", "a text holds half a character (a lone surrogate) and cannot be stored")
-            return self._failed(tool, arguments, error, started, keep)
+            return self._failed(tool, arguments, VaultError("INVALID", HALF_CHARACTER), started, keep)
         except Exception as error:  # a model's call must never end the loop that runs it
             return self._failed(
                 tool, arguments, VaultError("INTERNAL", f"{type(error).__name__}: {error}"), started, keep
@@ -297,6 +296,12 @@ def _brief(value: Any) -> str:
         return str(value)[:300]
     except (ValueError, RecursionError):  # thousands of digits or of levels
         return "..."
+
+
+def _unlocked(error: OSError) -> dict:
+    """The failure of a call whose vault could not be locked."""
+    held = f"another process has held the vault for {LOCK_SECONDS} s"
+    return _failure(VaultError("IO_ERROR", held if isinstance(error, TimeoutError) else error.strerror or str(error)))
 
 
 def _failure(error: VaultError) -> dict:

@@ -16,7 +16,7 @@ import stat
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -28,6 +28,7 @@ TRASH = ".trash"
 DENIED = {".git", ".obsidian", TRASH, OWN}
 MOST_PATH_BYTES, MOST_SEGMENT_BYTES = 1024, 255
 MOST_FILE_BYTES, MOST_WRITE_BYTES = 1 << 20, 256 << 10
+HALF_CHARACTER = "a text holds half a character (a lone surrogate) and cannot be stored"
 
 FOREIGN = re.compile(r"\\|^~|^[A-Za-z]:(\S|$)|\.\w+:\S|^[A-Za-z][\w+.-]*:/")  # other systems, streams, addresses
 DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])\s*(?:\.|$)", re.I)
@@ -222,12 +223,15 @@ class Tree:
 
     def trash(self, path: str) -> str:
         """Move an entry to the vault's trash; returns its path there."""
-        stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
+        name = path.rpartition("/")[2]
+        stem, suffix = os.path.splitext(name)
         (self.root / TRASH).mkdir(exist_ok=True)
-        number, entry = 1, f"{TRASH}/{path.rpartition('/')[2]}"
+        number, entry = 1, f"{TRASH}/{name}"
         while os.path.lexists(self.root / entry):
             number += 1
-            entry = f"{TRASH}/{stem or suffix} {number}{dot + suffix if stem else ''}"
+            ending = f" {number}{suffix}"
+            room = max(1, MOST_SEGMENT_BYTES - len(ending.encode()))
+            entry = f"{TRASH}/{stem.encode()[:room].decode(errors='ignore')}{ending}"
         self._raw_move(path, entry)
         self._undo.append(lambda: self._raw_move(entry, path))
         return entry
@@ -241,15 +245,24 @@ class Tree:
         """The visible entries of one folder, by name. Links, devices and names that start with a dot are left out."""
         return list(self.walk(path, 0))
 
-    def walk(self, path: str = "", depth: int | None = None) -> Iterator[Entry]:
-        """Every visible entry below a folder, folders before their content; `depth` 0 gives the children only."""
+    def is_empty(self, path: str) -> bool:
+        """Whether a folder holds nothing at all, hidden entries and links counted too."""
+        with self._at(f"{path}/x") as (fd, _), os.scandir(fd if AT else self.root / path) as entries:
+            return next(entries, None) is None
+
+    def walk(self, path: str = "", depth: int | None = None, hidden: bool = False) -> Iterator[Entry]:
+        """Every visible entry below a folder, folders before their content; `depth` 0 gives the children only.
+
+        `hidden` gives the names that start with a dot, too, as far as a path may lead there.
+        """
         self.need(path, "folder")
         with self._at(f"{path}/x" if path else "x") as (fd, _):
-            yield from self._walk(fd, path, depth)
+            yield from self._walk(fd, path, depth, hidden)
 
-    def _walk(self, fd: int | None, path: str, depth: int | None) -> Iterator[Entry]:
+    def _walk(self, fd: int | None, path: str, depth: int | None, hidden: bool) -> Iterator[Entry]:
         with os.scandir(fd if AT else self.root / path) as entries:
-            found = [self._entry(path, entry) for entry in entries if not entry.name.startswith(".")]
+            shown = [e for e in entries if e.name[0] != "." or hidden and e.name.casefold() not in DENIED]
+            found = [self._entry(path, entry) for entry in shown if _is_text(entry.name)]
         for entry in sorted(entry for entry in found if entry):
             yield entry
             if not entry.is_folder or depth == 0:
@@ -259,7 +272,7 @@ class Tree:
             except OSError:  # gone, or a link by now
                 continue
             try:
-                yield from self._walk(inner, entry.path, None if depth is None else depth - 1)
+                yield from self._walk(inner, entry.path, None if depth is None else depth - 1, hidden)
             finally:
                 if AT:
                     os.close(inner)
@@ -295,6 +308,8 @@ class Tree:
                 if self.durable:
                     file.flush()
                     os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                os.chmod(draft, os.stat(name, dir_fd=fd).st_mode & 0o777)
             os.utime(draft, ns=(self.now * 1_000_000 if time is None else time,) * 2)
             os.replace(draft, name, dst_dir_fd=fd)
         except OSError:
@@ -369,7 +384,7 @@ class Tree:
     def _no_twin(self, fd: int | None, name: str, path: str, besides: str = "") -> None:
         folder, wanted = os.path.split(name)
         for other in os.listdir(fd if AT else folder):
-            if other not in (besides, wanted) and _folded(other) == _folded(wanted):
+            if other not in (besides, wanted) and folded(other) == folded(wanted):
                 raise VaultError("EXISTS", f"{path} and the existing {other} differ in case only")
 
     def _entry(self, folder: str, entry: os.DirEntry) -> Entry | None:
@@ -385,6 +400,11 @@ class Tree:
         return Entry(path, False, status.st_size, status.st_mtime_ns // 1_000_000, stamp)
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8 on disk; no call could name another, and no result could hold it."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
 def _exists(name: str, fd: int | None) -> bool:
     try:
         os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -393,8 +413,9 @@ def _exists(name: str, fd: int | None) -> bool:
     return True
 
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+def folded(text: str) -> str:
+    """A text for comparing: composed letters, no capitals."""
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def _refused(error: OSError, path: str) -> VaultError:

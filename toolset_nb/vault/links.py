@@ -8,6 +8,8 @@ import re
 from typing import Any
 from urllib.parse import quote, unquote
 
+from toolset_nb.vault.files import folded
+
 CODE = r"```.*?(?:```|\Z)|`[^`\n]*`"
 LINK = re.compile(rf"{CODE}|\[\[(?P<wiki>[^\[\]|#^\n]+)|\]\(<?(?P<path>[^()<>\n]+?\.md)(?=[#)>\s])", re.S)
 
@@ -17,10 +19,10 @@ def relink(vault: Any, moved: dict[str, str]) -> list[str]:
     notes = vault.index.refresh()
     paths = (notes.keys() - set(moved.values())) | moved.keys()
     target = _resolver(paths)
-    named = {path.rpartition("/")[2].removesuffix(".md") for path in moved}
+    named = {folded(path.rpartition("/")[2].removesuffix(".md")) for path in moved}
     changed = []
     for path, note in notes.items():
-        if not any(name in note.text or quote(name) in note.text for name in named):
+        if "%" not in note.text and not any(name in note.lower for name in named):
             continue
 
         def rewrite(match: re.Match) -> str:
@@ -44,13 +46,13 @@ def relink(vault: Any, moved: dict[str, str]) -> list[str]:
 
 def _resolver(paths: Any) -> Any:
     """A function from a link's text to the path it means, or None."""
-    by_path = {path.casefold(): path for path in paths}
+    by_path = {folded(path): path for path in paths}
     by_name: dict[str, str] = {}
     for path in sorted(paths, key=lambda path: (path.count("/"), path)):
-        by_name.setdefault(path.rpartition("/")[2].casefold(), path)
+        by_name.setdefault(folded(path.rpartition("/")[2]), path)
 
     def resolve(written: str) -> str | None:
-        wanted = unquote(written).strip().strip("/").casefold()
+        wanted = folded(unquote(written).strip().strip("/"))
         wanted = wanted if wanted.endswith(".md") else f"{wanted}.md"
         return by_path.get(wanted) or (None if "/" in wanted else by_name.get(wanted))
 
@@ -58,4 +60,4 @@ def _resolver(paths: Any) -> Any:
 
 
 def _taken(paths: Any, name: str, besides: str) -> bool:
-    return any(path != besides and path.rpartition("/")[2].casefold() == name.casefold() for path in paths)
+    return any(path != besides and folded(path.rpartition("/")[2]) == folded(name) for path in paths)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from typing import Any
 
 from toolset_nb.vault.files import VaultError, clean
@@ -260,7 +261,8 @@ def load_workspace(vault: Any, given: Any) -> dict:
 def update_workspace(vault: Any, given: Any) -> dict:
     """Set one field of a workspace by its dotted path; the unchanged value is a success without change."""
     workspace = json.loads(json.dumps(vault.state.get("workspaces", given.workspaceId)))
-    steps = [int(step[1:-1]) if step[0] == "[" else step for step in STEP.findall(given.fieldPath)]
+    # An index of more than nine digits is past every list's end as well as its first nine.
+    steps = [int(step[1:-1][:9]) if step[0] == "[" else step for step in STEP.findall(given.fieldPath)]
     allowed = steps[0] in UPDATABLE and (steps[0] != "context" or len(steps) > 1 and steps[1] in UPDATABLE_CONTEXT)
     if not allowed:
         expected = ", ".join(name for name in UPDATABLE if name != "context")
@@ -269,9 +271,15 @@ def update_workspace(vault: Any, given: Any) -> dict:
         )
     place: Any = workspace
     try:
-        for step in steps[:-1]:
-            place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
-        old = place.get(steps[-1]) if isinstance(place, dict) else place[steps[-1]]
+        for step, below in pairwise(steps):
+            _fits(place, step)
+            place = (
+                place[step] if isinstance(place, list) else place.setdefault(step, [] if isinstance(below, int) else {})
+            )
+        _fits(place, steps[-1])
+        if place == [] and steps[-1] == 0:
+            place.append(None)
+        old = place[steps[-1]] if isinstance(place, list) else place.get(steps[-1])
         place[steps[-1]] = given.newValue
     except (LookupError, TypeError, AttributeError):
         raise VaultError("INVALID", f"{given.fieldPath!r:.80} does not exist in this workspace") from None
@@ -285,6 +293,12 @@ def update_workspace(vault: Any, given: Any) -> dict:
         vault.state.put("workspaces", workspace)
     fields = {"workspaceId": given.workspaceId, "updated": updated, "fieldPath": given.fieldPath}
     return fields | {"oldValue": old, "newValue": given.newValue, "workspace": workspace}
+
+
+def _fits(place: Any, step: str | int) -> None:
+    """Raise LookupError for an index into what is no list, or a name in one."""
+    if isinstance(step, int) != isinstance(place, list):
+        raise LookupError
 
 
 def _check_workspace(workspace: dict) -> None:
@@ -312,6 +326,7 @@ def _check_workspace(workspace: dict) -> None:
         and all(isinstance(agent, dict) and isinstance(agent.get("id"), str) for agent in agents)
     ):
         raise VaultError("INVALID", "newValue has not the type that this field needs")
+    _not_blank("name", workspace["name"])
 
 
 def _new_session(vault: Any, workspace: str, name: str | None, description: str, key: str = "", **more: Any) -> dict:
@@ -322,7 +337,8 @@ def _new_session(vault: Any, workspace: str, name: str | None, description: str,
 
 
 def _restored(vault: Any, session: dict, key: str, state_created: int | None) -> dict:
-    traces = [trace for trace in vault.state.traces() if trace["context"].get("sessionId") == key]
+    own = vault.state.names(key)
+    traces = [trace for trace in vault.state.traces() if trace["context"].get("sessionId") in own]
     notes = list(
         dict.fromkeys(t["arguments"].get("filePath") or t["arguments"].get("path") or "" for t in traces[-50:])
     )

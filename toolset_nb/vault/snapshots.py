@@ -82,8 +82,8 @@ MARKS = {"created": "+", "deleted": "-", "modified": "~", "moved": ">"}
 
 
 def take(tree: Any, state: dict) -> Snapshot:
-    """The visible notes and folders of a tree with a copy of the state."""
-    entries = list(tree.walk())
+    """The files and folders of a tree, hidden ones too, with a copy of the state."""
+    entries = list(tree.walk(hidden=True))
     files = {entry.path: (tree.root / entry.path).read_bytes() for entry in entries if not entry.is_folder}
     return Snapshot(files, frozenset(e.path for e in entries if e.is_folder), json.loads(json.dumps(state)))
 

@@ -101,6 +101,8 @@ class State:
             except (ValueError, RecursionError):
                 given = None
         key = given.get("workspaceId") if isinstance(given, dict) else None
+        if key and not isinstance(key, str):
+            raise VaultError("TYPE_ERROR", f"workspaceContext.workspaceId: expected text, found {type(key).__name__}")
         key = key or arguments.context["workspaceId"]
         key = GLOBAL if key in ("", GLOBAL, "global-workspace") else key
         if key != GLOBAL:
@@ -115,6 +117,10 @@ class State:
             self.data["aliases"][foreign] = self.new_id("session")
             self.changed = True
         return self.data["aliases"][foreign]
+
+    def names(self, session: str) -> set[str]:
+        """A session's id with the foreign ones that stand for it: a call that failed early is recorded under those."""
+        return {session, *(foreign for foreign, known in self.data["aliases"].items() if known == session)}
 
     def trace(self, record: dict) -> None:
         """Add one executed call to the trace."""

@@ -6,13 +6,14 @@ embeddings), for which the answers of `searchCapabilities` say no.
 
 import re
 import time
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import yaml
 from rapidfuzz import fuzz, process
 
-from toolset_nb.vault.files import MOST_FILE_BYTES, Tree, VaultError, clean
+from toolset_nb.vault.files import MOST_FILE_BYTES, Tree, VaultError, clean, folded
 from toolset_nb.vault.vault_manager import name_filter
 
 NAME_CUTOFF = 0.6  # how alike a name has to be that shares a word with the query
@@ -71,7 +72,7 @@ class Index:
                 note = known.get(entry.path)
                 if note is None or note.stamp != entry.stamp:
                     text = _read(self.tree, entry)
-                    note = Note(entry.path, entry.stamp, entry.modified, text, text.casefold())
+                    note = Note(entry.path, entry.stamp, entry.modified, text, folded(text))
                 self.notes[entry.path] = note
         return self.notes
 
@@ -138,7 +139,8 @@ def search_memory(vault: Any, given: Any) -> dict:
     filters = given.toolCallFilters or {}
     records = [r for r in records if start <= r["timestamp"] < end and _passes(r, filters)]
     if given.filterBySession:
-        records = [r for r in records if r["context"].get("sessionId") == given.context["sessionId"]]
+        own = vault.state.names(given.context["sessionId"])
+        records = [r for r in records if r["context"].get("sessionId") in own]
     scored = [(_alike(record["content"], query, given.searchMethod), record) for record in records]
     scored = sorted(
         (pair for pair in scored if pair[0] >= MEMORY_CUTOFF), key=lambda p: (-p[0], -p[1]["timestamp"], p[1]["id"])
@@ -226,7 +228,7 @@ def tags(text: str) -> set[str]:
 
 
 def _everywhere(vault: Any, wanted: dict) -> dict[str, list]:
-    query, limit = wanted["query"].strip().casefold(), int(wanted.get("limit") or 5)
+    query, limit = folded(wanted["query"].strip()), int(wanted.get("limit") or 5)
     first = [c for c in CATEGORIES if c in (wanted.get("prioritizeCategories") or [])]
     chosen = [c for c in first + list(CATEGORIES) if c not in (wanted.get("excludeCategories") or [])]
     notes = [note for note in vault.index.refresh().values() if _under(note.path, wanted.get("paths"))]
@@ -262,12 +264,10 @@ def _labelled(notes: list[Note], query: str, category: str) -> list[dict]:
     items = []
     for note in notes:
         if category == "tags":
-            items += [{"tag": tag, "path": note.path} for tag in sorted(tags(note.text)) if query in tag.casefold()]
+            items += [{"tag": tag, "path": note.path} for tag in sorted(tags(note.text)) if query in folded(tag)]
         elif query in note.lower:
             values = front_matter(note.text)[0].items()
-            items += [
-                {"property": k, "value": v, "path": note.path} for k, v in values if query in f"{k}: {v}".casefold()
-            ]
+            items += [{"property": k, "value": v, "path": note.path} for k, v in values if query in folded(f"{k}: {v}")]
     return items
 
 
@@ -315,7 +315,7 @@ def _passes(record: dict, filters: dict) -> bool:
 
 
 def _alike(text: str, query: str, method: str) -> float:
-    text = text.casefold()
+    text = folded(text)
     if query in text:
         return 1.0
     words = WORD.findall(query)
@@ -326,7 +326,7 @@ def _alike(text: str, query: str, method: str) -> float:
 
 def _names(paths: list[str], query: str) -> dict[str, float]:
     """Paths whose last name is like the query, with the likeness."""
-    names = [path.rpartition("/")[2].removesuffix(".md").casefold() for path in paths]
+    names = [folded(path.rpartition("/")[2].removesuffix(".md")) for path in paths]
     words = set(WORD.findall(query))
     found = process.extract(query, names, scorer=fuzz.WRatio, limit=None, score_cutoff=100 * NAME_CUTOFF)
     alike = {}
@@ -376,11 +376,12 @@ def _read(tree: Tree, entry: Any) -> str:
 def _query(text: str) -> str:
     if not text.strip():
         raise VaultError("INVALID", "query is empty: expected the words to search for")
-    return " ".join(text[:1000].casefold().split())
+    return " ".join(folded(text[:1000]).split())
 
 
 def _under(path: str, prefixes: list[str] | None) -> bool:
-    wanted = [prefix.strip("/") for prefix in prefixes or [] if isinstance(prefix, str)]
+    path = unicodedata.normalize("NFC", path)
+    wanted = [unicodedata.normalize("NFC", prefix).strip("/") for prefix in prefixes or [] if isinstance(prefix, str)]
     return not wanted or any(not p or path == p or path.startswith(f"{p}/") for p in wanted)
 
 

@@ -22,7 +22,7 @@ def delete_folder(vault: Any, given: Any) -> dict:
     """Move a folder to the trash; one with content only when `recursive`."""
     path = clean(given.path)
     vault.tree.need(path, "folder")
-    if not given.recursive and vault.tree.children(path):
+    if not given.recursive and not vault.tree.is_empty(path):
         raise VaultError("NOT_EMPTY", f"Folder is not empty: {path}; set recursive to delete it with its content")
     vault.discard(path)
     return {"path": path}
