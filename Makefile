@@ -1,4 +1,4 @@
-# The commands of the README. Python 3.11 or newer and make are all they need; everything else is fetched into .venv.
+# The commands of the README. Python 3.11 to 3.13 with venv and make are all they need; everything else is fetched into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
@@ -16,7 +16,7 @@ setup: .venv/installed
 .venv/installed: requirements-local.txt requirements-cuda.txt requirements-unsloth.txt requirements-dev.txt toolset_nb/install.py
 	@echo "Setting up .venv: about 600 MB of packages without a GPU (3 GB with CUDA builds), once."
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed, found " + sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" setuptools==84.2.1
 	@$(BIN)/python toolset_nb/install.py local --dev
 	@touch $@

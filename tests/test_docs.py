@@ -10,13 +10,18 @@ from toolset_nb.paths import repo_root
 SOURCES = "\n".join(path.read_text("utf-8") for path in (repo_root() / "toolset_nb").rglob("*.py"))
 SOURCES += (repo_root() / "Makefile").read_text("utf-8")
 FOREIGN = {"CUDA out of memory", "401", "403", "import unsloth", "ConnectError", "exceeds the available context size"}
-FOREIGN |= {"got an unexpected keyword argument", "pip's dependency resolver"}  # Python's and pip's
+FOREIGN |= {
+    "got an unexpected keyword argument",
+    "No module named 'toolset_nb'",
+    "pip's dependency resolver",
+}  # Python's, pip's
 EXPECTED = {  # what goes wrong most, and words of a heading that has to be there for it
     "out of memory": "CUDA out of memory",
     "no log": "No lines for minutes",
     "words where a call was due": "Plain text in place of tool calls",
     "rows that fail validation": "problems (python -m toolset_nb validate",
     "versions that drifted": "got an unexpected keyword argument",
+    "another Python than that of the setup": "No module named 'toolset_nb'",
     "a killed process": "The kernel died",
     "no server": "nothing answers",
 }

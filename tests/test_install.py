@@ -4,6 +4,8 @@ pip is recorded, not run.
 """
 
 import re
+import shutil
+import subprocess
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -82,11 +84,11 @@ def machine(monkeypatch, cuda: bool) -> None:
 def test_unsloth_comes_last_and_alone_after_what_it_needs_on_cuda(recorded, monkeypatch, profile, cuda):
     machine(monkeypatch, cuda)
     install.install(profile)
-    files = [Path(arguments[-1]) for arguments, _ in recorded]
+    read = [arguments for arguments, _ in recorded if "-r" in arguments]
     wanted = [profile, *(["cuda"] if cuda else []), "unsloth"]
-    assert [path.name for path in files] == [f"requirements-{name}.txt" for name in wanted]
-    assert all(path.is_file() for path in files)
-    assert ["--no-deps" in arguments for arguments, _ in recorded] == [name == "unsloth" for name in wanted]
+    assert [Path(arguments[-1]).name for arguments in read] == [f"requirements-{name}.txt" for name in wanted]
+    assert all(Path(arguments[-1]).is_file() for arguments in read)
+    assert ["--no-deps" in arguments for arguments in read] == [name == "unsloth" for name in wanted]
 
 
 def test_the_torch_that_is_there_is_kept(recorded, monkeypatch):
@@ -121,12 +123,18 @@ def given(name: str) -> str:
         return "0"
 
 
-def test_dev_adds_the_tests_tools_and_the_package_itself(recorded, monkeypatch):
+@pytest.mark.parametrize(
+    ("profile", "dev", "added"),
+    [
+        ("local", False, [("--no-deps", "-e", str(install.ROOT))]),
+        ("local", True, [("-r", str(install.ROOT / "requirements-dev.txt")), ("--no-deps", "-e", str(install.ROOT))]),
+        ("colab", False, []),
+    ],
+)
+def test_local_adds_the_package_itself_and_dev_the_tests_tools(recorded, monkeypatch, profile, dev, added):
     machine(monkeypatch, False)
-    install.install("local", dev=True)
-    tools, package = (arguments for arguments, _ in recorded[2:])
-    assert tools[-1].endswith("requirements-dev.txt")
-    assert package[-2:] == ("-e", str(install.ROOT)) and "--no-deps" in package
+    install.install(profile, dev)
+    assert [arguments for arguments, _ in recorded[2:]] == added
 
 
 def test_another_index_for_torch_is_used_when_given(recorded, monkeypatch):
@@ -138,3 +146,22 @@ def test_another_index_for_torch_is_used_when_given(recorded, monkeypatch):
 
 def test_the_version_of_torch_is_read_without_its_local_part():
     assert re.fullmatch(r"(\d+\.\d+\.\d+\w*)?", install.torch_version())
+
+
+@pytest.mark.parametrize(("pip", "made_anew"), [("exit 0", False), ("exit 1", True)])
+def test_make_setup_makes_an_environment_without_pip_anew(tmp_path, pip, made_anew):
+    shutil.copy(repo_root() / "Makefile", tmp_path)
+    for name in [*(path.name for path in FILES), "toolset_nb/install.py"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    script(tmp_path / ".venv" / "bin" / "python", pip)  # what a first try left, Debian without python3-venv for one
+    made = script(tmp_path / "python3", 'echo "$@" >> asked; [ "$2" != venv ] || echo "exit 0" > .venv/bin/python')
+    subprocess.run(["make", "setup", f"PYTHON={made}"], cwd=tmp_path, check=True, capture_output=True)
+    assert ("-m venv --clear .venv" in (tmp_path / "asked").read_text()) == made_anew
+
+
+def script(path: Path, line: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    return path

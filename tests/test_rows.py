@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -759,3 +760,17 @@ def test_a_prompt_keeps_every_call_of_its_answer():
 def test_labels_that_are_words_become_booleans():
     row = {"conversations": [USER, turn("assistant", "Done.")], "label": "Undesirable"}
     assert rows.convert(row, "text")[0]["label"] is False
+
+
+@pytest.mark.parametrize("there", [b"", b'{"a": 1}\n', b'{"a": 1}\n{"torn', '{"torn": "\u00e9'.encode()[:-1]])
+def test_an_appended_row_stands_on_a_line_of_its_own_whatever_was_left_there(tmp_path, there):
+    path = tmp_path / "new" / "rows.jsonl"
+    if there:
+        path.parent.mkdir()
+        path.write_bytes(there)
+    row = {"text": "Öffne 日本 \ud800", "loss": numpy.float32(0.5)}
+    jsonl.append(path, row)
+    jsonl.append(path, {"b": 2})
+    kept = path.read_bytes()
+    assert kept.startswith(there)
+    assert [json.loads(line) for line in kept.decode("utf-8", "replace").splitlines()[-2:]] == [row, {"b": 2}]

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from toolset_nb.paths import repo_root
 from toolset_nb.settings import (
+    DatasetSettings,
     EvaluateSettings,
+    ExportSettings,
     KTOSettings,
+    PipelineSettings,
     SettingsError,
     SFTSettings,
     check,
@@ -112,13 +115,20 @@ def test_every_bad_value_has_a_line_of_its_own():
         ("learning_rat", "did you mean learning_rate?"),
         ("modelsize", "did you mean model_size?"),
         ("max_step", "did you mean max_steps?"),
-        ("zzz", "known: run_name, seed"),
+        ("zzz", "known: seed, interactive"),
     ],
 )
 def test_60_an_unknown_name_is_refused_with_a_suggestion(name, hint):
     with pytest.raises(SettingsError, match="unknown parameter") as caught:
         check(SFTSettings, {name: 1})
     assert name in str(caught.value) and hint in str(caught.value)
+
+
+@pytest.mark.parametrize("model", [EvaluateSettings, ExportSettings, DatasetSettings])
+def test_a_run_name_is_refused_where_no_run_is_made(model):
+    assert check(PipelineSettings, {"run_name": "mine"}).run_name == check(KTOSettings, {"run_name": "mine"}).run_name
+    with pytest.raises(SettingsError, match="unknown parameter run_name"):
+        check(model, {"run_name": "mine"})
 
 
 @pytest.mark.parametrize("token", TOKENS)

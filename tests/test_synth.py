@@ -813,7 +813,7 @@ class Echo:
 def test_a_paraphrase_keeps_what_the_call_needs(made, tmp_path):
     rows = [row for row in made[0] if row["meta"]["behaviour"] == "single_call"][:20]
     polite = Echo(lambda prompt: "Be so kind: " + prompt.split("\n\n", 1)[1])
-    target = tmp_path / "teacher.jsonl"
+    target = tmp_path / "runs" / "teacher.jsonl"  # a fresh clone has no runs/
     funnel = teacher.paraphrase(rows, polite, target)
     kept = list(teacher.rows(target))
     assert sum(funnel.kept.values()) == len(kept) > 10 and polite.asked == 20
@@ -822,6 +822,8 @@ def test_a_paraphrase_keeps_what_the_call_needs(made, tmp_path):
     assert polite.asked == 20  # nothing is asked twice
     silly = teacher.paraphrase(rows, Echo("Please do it."), tmp_path / "other.jsonl")
     assert sum(silly.kept.values()) < 8 and silly.rejected["grounding"] > 10
+    trained_on = views.write(teacher.rows(target), tmp_path / "new" / "teacher_rows.jsonl")
+    assert [str(finding) for finding in rules.validate([trained_on])] == []
 
 
 def test_interrupted_work_is_taken_up(made, tmp_path):
@@ -865,13 +867,22 @@ def test_views(made, tmp_path):
     rows = made[0]
     assert views.heat_map(rows).axes and "150" not in views.show(rows[0])[:3]
     assert views.select(rows, behaviour="unable") and not views.select(rows, words="no such words at all")
-    views.judge(rows[0], True, tmp_path / "mine.jsonl")
-    views.judge(rows[0], False, tmp_path / "mine.jsonl", "wrong_tool")
-    labelled = [json.loads(line) for line in (tmp_path / "mine.jsonl").read_text().splitlines()]
+    mine = tmp_path / "runs" / "mine.jsonl"  # a fresh clone has no runs/
+    views.judge(rows[0], True, mine)
+    views.judge(rows[0], False, mine, "wrong_tool")
+    labelled = [json.loads(line) for line in mine.read_text("utf-8").splitlines()]
     assert [row["label"] for row in labelled] == [True, False] and labelled[1]["meta"]["defect"] == "wrong_tool"
     assert views.findings(str(tmp_path / "none.jsonl")) and views.nearest(rows)[0][0] <= 1
-    widget = views.browser(rows, tmp_path / "mine.jsonl")
+    widget = views.browser(rows, mine)
     assert f"of {len(rows)}" in widget.children[1].children[-1].value
+
+
+@pytest.mark.parametrize("kind", ["sft", "kto"])
+def test_the_dataset_notebook_writes_what_the_command_line_does(tmp_path, kind):
+    maker, command_line = getattr(generate, kind), tmp_path / "command.jsonl"
+    in_notebook = views.write(generate.in_order(maker(60, 42)), tmp_path / "notebook.jsonl")
+    assert main(["generate", kind, "--rows", "60", "--seed", "42", "-o", str(command_line)]) == 0
+    assert in_notebook.read_bytes() == command_line.read_bytes()
 
 
 def test_diversity_of_copies_is_low(made):

@@ -30,7 +30,10 @@ def torch_version() -> str:
 
 
 def install(profile: str, dev: bool = False) -> None:
-    """profile "local" or "colab" picks requirements-<profile>.txt; `dev` adds what the tests need and the package itself."""
+    """profile "local" or "colab" picks requirements-<profile>.txt; `dev` adds what the tests need.
+
+    "local" makes the package importable from any folder, editable; Colab's setup cell puts the project on its path.
+    """
     cuda = bool(shutil.which("nvidia-smi"))
     print(f"Installing requirements-{profile}.txt ({'CUDA GPU found' if cuda else 'no CUDA GPU'})", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,12 +48,13 @@ def install(profile: str, dev: bool = False) -> None:
         pip("--no-deps", "-r", str(ROOT / "requirements-unsloth.txt"))
         if dev:
             pip("-r", str(ROOT / "requirements-dev.txt"))
-            pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
+        if profile == "local":  # built apart: the setuptools of an image or a bare venv may be too old, or missing
+            pip("--no-deps", "-e", str(ROOT))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", choices=["local", "colab"])
-    parser.add_argument("--dev", action="store_true", help="also the test tools and the package, editable")
+    parser.add_argument("--dev", action="store_true", help="also the test tools")
     options = parser.parse_args()
     install(options.profile, options.dev)

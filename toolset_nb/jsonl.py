@@ -1,11 +1,13 @@
-"""Reading JSON Lines files that anybody may have written: line by line, with the fault of each bad line.
+"""Reading JSON Lines files that anybody may have written: line by line, with the fault of each bad line. Appending to our own.
 
 Memory use does not grow with the file. What the rows must hold is not judged here (`rules`).
 """
 
+import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from toolset_nb.calls import loads
 from toolset_nb.errors import ToolsetError
@@ -77,6 +79,20 @@ def parse_line(line: bytes) -> dict | Problem:
     if not isinstance(row, dict):
         return Problem("line", f"a JSON {type(row).__name__}", "a JSON object")
     return row
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Adds a row on a line of its own, although a killed process left half a line; the file and its folder are made.
+
+    Numbers of NumPy and torch become plain ones. Half a surrogate pair, which UTF-8 does not have, is written as its escape.
+    """
+    line = json.dumps(row, ensure_ascii=False, default=float) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        size = file.tell()
+        file.seek(max(size - 1, 0))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write((b"\n" if torn else b"") + line.encode("utf-8", "backslashreplace"))
 
 
 def _open(path: Path):

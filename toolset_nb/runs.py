@@ -28,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from toolset_nb import jsonl
 from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
 
@@ -163,15 +164,9 @@ class Run:
         self.update(status="failed", reason=reason, finished=_now())
 
     def log(self, fields: dict[str, Any]) -> None:
-        """Appends one line to log.jsonl, on a line of its own although a killed process left half a line."""
-        if not is_main():
-            return
-        line = json.dumps(fields, ensure_ascii=False, default=float) + "\n"
-        with self.path("log.jsonl").open("a+b") as file:
-            size = file.tell()
-            file.seek(max(size - 1, 0))
-            torn = file.read(1) not in (b"", b"\n")
-            file.write((b"\n" if torn else b"") + line.encode("utf-8"))
+        """Appends one line to log.jsonl; of several processes the first alone does."""
+        if is_main():
+            jsonl.append(self.folder / "log.jsonl", fields)
 
     def history(self) -> list[dict[str, Any]]:
         """Every whole line of log.jsonl; torn lines are left out, of a step logged again after a restart the last counts."""

@@ -16,7 +16,16 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from dotenv import load_dotenv
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
 from toolset_nb.errors import ToolsetError
 from toolset_nb.paths import repo_root
@@ -36,11 +45,20 @@ def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def _plain_name(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", value):
+        raise ValueError("letters, digits, '.', '_' and '-' only, 80 at most, no folder")
+    if RESERVED.fullmatch(value):
+        raise ValueError("a name that is not reserved, as latest, CON and NUL are")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_refuse_bool)]
 # The link runs/latest, the model in the box, and what Windows keeps for devices.
 RESERVED = re.compile(r"(?:latest|finished|con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.I)
 SECRET = re.compile(r"(hf_|sk-|gh[pousr]_|github_pat_|AKIA|AIza)[\w-]{8,}")
 Real = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
+Name = Annotated[str, AfterValidator(_plain_name)]  # of a folder under runs/
 
 
 def Choice(*values: str):
@@ -55,18 +73,8 @@ class Settings(BaseModel):
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)  # parameter -> where its value was given
 
-    run_name: str = ""
     seed: Whole = Field(42, ge=0, lt=2**32)
     interactive: Choice("auto", "yes", "no") = "auto"
-
-    @field_validator("run_name")
-    @classmethod
-    def _plain_name(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", value):
-            raise ValueError("letters, digits, '.', '_' and '-' only, 80 at most, no folder")
-        if RESERVED.fullmatch(value):
-            raise ValueError("a name that is not reserved, as latest, CON and NUL are")
-        return value
 
 
 class TrainingSettings(Settings):
@@ -90,6 +98,7 @@ class TrainingSettings(Settings):
     report_to: Choice("none", "trackio", "tensorboard", "wandb") = "none"
     push_to_hub: bool = False
     hub_repo: str = ""
+    run_name: Name = ""
 
     @field_validator("report_to")
     @classmethod
@@ -217,6 +226,7 @@ class PipelineSettings(Settings):
     kto_parameters: str = ""
     evaluate_parameters: str = ""
     export_parameters: str = ""
+    run_name: Name = ""
 
 
 def origins(settings: Settings) -> dict[str, str]:

@@ -18,7 +18,6 @@ from toolset_nb.tools import catalogue
 
 NOT_A_CONDITION = {
     "interactive",
-    "run_name",
     "targets",
     "slots",
     "timeout",
@@ -125,7 +124,7 @@ def manifest(
 
     `name` is that of the target.
     """
-    kept = {key: value for key, value in settings.model_dump().items() if key not in ("interactive", "run_name")}
+    kept = {key: value for key, value in settings.model_dump().items() if key != "interactive"}
     vaults = sorted({prompt["fixture"] for prompt in prompts if "fixture" in prompt})
     text = prompt_file(settings.prompt_set).read_bytes()
     return {

@@ -1,6 +1,5 @@
 """What the panel works on, without any widget: settings, reports, a run in a thread, and the actions of its buttons."""
 
-import json
 import shlex
 import threading
 import time
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import calls, evaluation, runs, settings, tasks
+from toolset_nb import calls, evaluation, jsonl, runs, settings, tasks
 from toolset_nb.evaluation.agent import attempt, sampling
 from toolset_nb.evaluation.prompts import offered_tools, reply_schema
 from toolset_nb.evaluation.runner import Unfinished
@@ -230,22 +229,15 @@ class Session:
             )
         defect = DEFECTS.get(next(iter(record["failures"]), ""), "wrong_tool")
         target = target or runs.runs_folder() / "my_negatives.jsonl"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a", encoding="utf-8", newline="\n", errors="backslashreplace") as out:
-            for letter, answer, label in (("a", right, True), ("b", reply.blocks, False)):
-                messages = [
-                    {"role": "user", "content": record["question"]},
-                    {"role": "assistant", "content": calls.render(answer, "text")},
-                ]
-                meta = {"behaviour": "single_call", "tools": record["expected_tools"]}
-                meta |= {} if label else {"defect": defect}
-                row = {
-                    "id": f"own-{record['case_id']}{letter}",
-                    "conversations": messages,
-                    "label": label,
-                    "meta": meta,
-                }
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for letter, answer, label in (("a", right, True), ("b", reply.blocks, False)):
+            messages = [
+                {"role": "user", "content": record["question"]},
+                {"role": "assistant", "content": calls.render(answer, "text")},
+            ]
+            meta = {"behaviour": "single_call", "tools": record["expected_tools"]}
+            meta |= {} if label else {"defect": defect}
+            row = {"id": f"own-{record['case_id']}{letter}", "conversations": messages, "label": label, "meta": meta}
+            jsonl.append(target, row)
         return target
 
 

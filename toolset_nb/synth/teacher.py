@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import calls
+from toolset_nb import calls, jsonl
 from toolset_nb.evaluation import open_target
 from toolset_nb.servers import Endpoint, RequestFailed
 from toolset_nb.settings import DatasetSettings, EvaluateSettings
@@ -81,14 +81,13 @@ def paraphrase(
             fault = _wording_fault(said, answer, filter_)
             if fault:
                 funnel.reject(fault[0], key, fault[1])
-                _append(target, {"source": row["id"], "rejected": fault[1]})
+                jsonl.append(target, {"source": row["id"], "rejected": fault[1]})
             else:
                 funnel.keep(key, row["meta"]["tools"])
                 turns = [{"role": "user", "content": said}, row["conversations"][1]]
                 meta = {k: v for k, v in row["meta"].items() if k not in ("run", "result")}
-                _append(
-                    target, row | {"id": f"{row['id']}-p", "conversations": turns, "meta": meta, "source": row["id"]}
-                )
+                entry = row | {"id": f"{row['id']}-p", "conversations": turns, "meta": meta, "source": row["id"]}
+                jsonl.append(target, entry)
         if progress:
             progress(number, len(rows))
     return funnel
@@ -120,10 +119,10 @@ def self_play(
                 key = ("self_play", tool)
                 if isinstance(row, tuple):
                     funnel.reject(row[0], key, row[1])
-                    _append(target, {"source": source, "rejected": row[1]})
+                    jsonl.append(target, {"source": source, "rejected": row[1]})
                 else:
                     funnel.keep(key, row["meta"]["tools"])
-                    _append(target, {"id": source, **row, "source": source})
+                    jsonl.append(target, {"id": source, **row, "source": source})
             if progress:
                 progress(number + 1, count)
     return funnel
@@ -230,12 +229,6 @@ def _entries(target: Path) -> Iterator[dict]:
                 continue
             if isinstance(entry, dict) and "source" in entry:
                 yield entry
-
-
-def _append(target: Path, entry: dict) -> None:
-    torn = target.exists() and target.stat().st_size and not target.read_bytes().endswith(b"\n")
-    with target.open("a", encoding="utf-8", newline="\n") as out:
-        out.write(("\n" if torn else "") + json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 __all__ = ["RequestFailed", "paraphrase", "rows", "self_play"]

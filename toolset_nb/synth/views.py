@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import calls, rules
+from toolset_nb import calls, jsonl, rules
 from toolset_nb.synth import similarity
 from toolset_nb.tools import catalogue
 
@@ -92,18 +92,18 @@ def show(row: dict) -> str:
 
 
 def write(rows: Iterable[dict], target: Path) -> Path:
-    """Write rows as JSON lines in one step."""
+    """Write rows as JSON lines in one step; the folder is made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.draft")
-    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     return draft.replace(target)
 
 
 def judge(row: dict, good: bool, target: Path, defect: str = "wrong_tool") -> None:
     """Append a row to a file of your own judgements, labelled; a bad one names its defect."""
     meta = {key: value for key, value in row["meta"].items() if key not in ("run", "result", "defect")}
-    labelled = row | {"label": good, "meta": meta if good else meta | {"defect": defect}}
-    with target.open("a", encoding="utf-8", newline="\n") as out:
-        out.write(json.dumps(labelled, ensure_ascii=False) + "\n")
+    jsonl.append(target, row | {"label": good, "meta": meta if good else meta | {"defect": defect}})
 
 
 def browser(rows: list[dict], target: Path):
@@ -156,11 +156,9 @@ def browser(rows: list[dict], target: Path):
 
 def findings(path: str) -> str:
     """What the validator says of a file, as text."""
-    from toolset_nb.jsonl import DataError
-
     try:
         found = list(rules.validate([path]))
-    except DataError as error:
+    except jsonl.DataError as error:
         return str(error)
     more = [f"... and {len(found) - MOST_FINDINGS} more"] if len(found) > MOST_FINDINGS else []
     return "\n".join([f"{len(found)} problems", *map(str, found[:MOST_FINDINGS]), *more])

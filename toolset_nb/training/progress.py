@@ -1,7 +1,6 @@
 """What a run shows and writes while it trains: log.jsonl, a line or a live plot a logged step, warnings, checkpoint markers."""
 
 import contextlib
-import json
 import os
 import time
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import energy
+from toolset_nb import energy, jsonl
 from toolset_nb.runs import Run
 from toolset_nb.training.answers import HELD_OUT, held_out
 from toolset_nb.training.health import health
@@ -66,8 +65,7 @@ def callbacks(run: Run, interactive: bool, method: str, settings: Any) -> list:
                 share = held_out(model, processing_class, settings)
                 if not state.is_world_process_zero:
                     return
-                with run.path("held_out.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": state.global_step, "well_formed": share}) + "\n")
+                jsonl.append(run.folder / "held_out.jsonl", {"step": state.global_step, "well_formed": share})
                 print(
                     f"step {state.global_step}: {share:.0%} well-formed calls on {HELD_OUT} held-out prompts",
                     flush=True,
