@@ -46,13 +46,13 @@ def pairs(
 
     with ThreadPoolExecutor(settings.slots) as pool:
         for number, (row, reply) in enumerate(zip(true, pool.map(ask, prompts), strict=True)):
-            if wrong := _negative(row, reply):
+            if wrong := negative(row, reply):
                 stem = f"own-{number:05d}"
                 yield {**row, "id": f"{stem}a"}
                 yield {**wrong, "id": f"{stem}b"}
 
 
-def _negative(row: dict, reply: calls.Reply) -> dict | None:
+def negative(row: dict, reply: calls.Reply) -> dict | None:
     """The false row of a wrong reply; None for a right one, one that cannot be judged, or one that breaks a row's rules."""
     request, answer = row["conversations"][:-1], row["conversations"][-1]
     blocks = calls.parse(answer["content"], rescue=False).blocks
