@@ -68,6 +68,17 @@ def offered_tools(prompt: dict, settings: EvaluateSettings) -> list[dict] | None
     return catalogue().openai_tools(shown_tools(_row_id(prompt), prompt["expected_tools"], settings.tool_exposure))
 
 
+def request_options(settings: EvaluateSettings, tools: list[dict] | None = None, trial: int = 0) -> dict[str, Any]:
+    """What a request says beside its chat: sampling, tools, and the schema of a constrained reply. Every trial has its own seed."""
+    options: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+        "seed": (settings.seed + trial) % 2**32,
+    }
+    return options | ({"tools": tools} if tools else {}) | ({"schema": reply_schema()} if settings.constrained else {})
+
+
 def reply_schema() -> dict[str, Any]:
     """The JSON Schema of a constrained reply: one call (name, parameters), or words alone (text)."""
     from toolset_nb.tools import CONTEXT_FIELDS, catalogue

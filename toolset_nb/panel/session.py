@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb import calls, evaluation, rows, rules, runs, settings, tasks
-from toolset_nb.evaluation.agent import attempt, sampling
-from toolset_nb.evaluation.prompts import offered_tools, reply_schema
+from toolset_nb.evaluation.agent import attempt
+from toolset_nb.evaluation.prompts import offered_tools, request_options
 from toolset_nb.evaluation.runner import Unfinished
 from toolset_nb.evaluation.targets import asking
 from toolset_nb.runs import RENDERING
@@ -179,11 +179,7 @@ class Session:
     def curl(self, record: dict[str, Any], target: str) -> str:
         """The first request of a record as a shell command; for a model of our own also how to serve it."""
         prompt, asked = self.prompt_of(record), asking(target, self.config)
-        options = sampling(asked, record["trial"])
-        if tools := offered_tools(prompt, asked):
-            options["tools"] = tools
-        if asked.constrained:
-            options["schema"] = reply_schema()
+        options = request_options(asked, offered_tools(prompt, asked), record["trial"])
         chat = evaluation.messages(prompt, asked)
         if is_server(target):
             with connect(target, asked.host, asked.port, context=asked.context) as endpoint:

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toolset_nb import calls, rows, rules
-from toolset_nb.evaluation.agent import read, sampling
+from toolset_nb.evaluation.agent import read
+from toolset_nb.evaluation.prompts import request_options
 from toolset_nb.evaluation.verdicts import said
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.tasks import agree
@@ -38,7 +39,7 @@ def pairs(
     lock, done = threading.Lock(), Counter()
 
     def ask(prompt: list[dict]) -> calls.Reply:
-        answer = endpoint.ask(prompt, **sampling(settings))
+        answer = endpoint.ask(prompt, **request_options(settings))
         with lock:
             done["all"] += 1
             told(done["all"], len(true))
