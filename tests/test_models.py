@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from toolset_nb import export, models, preflight
+from toolset_nb import export, models, preflight, runs
 from toolset_nb.models import Hardware, ModelError, base_folder, choose, sizes
 from toolset_nb.servers import serve
 
@@ -131,6 +131,12 @@ def test_a_folder_with_pickled_weights_only_is_refused(tmp_path):
         base_folder("7b", str(tmp_path))
     (tmp_path / "model.safetensors").touch()
     assert base_folder("7b", str(tmp_path)) == str(tmp_path)
+
+
+def test_a_run_that_is_not_complete_is_no_base():
+    runs.Run.start("sft", "tiny", "half")
+    with pytest.raises(ModelError, match="half is running: only a complete run"):
+        base_folder("tiny", "half")
 
 
 def test_a_hub_id_goes_through():

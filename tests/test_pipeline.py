@@ -154,7 +154,7 @@ def test_a_pipeline_goes_on_at_the_step_that_failed(executed):
 
 def test_the_steps_take_this_project_and_leave_their_runs_beside_the_pipeline(executed, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TOOLSET_NB_RUNS", "mine")  # the steps' notebooks run in another folder
+    monkeypatch.setenv("TOOLSET_NB_RUNS", "mine")
     before = dict(os.environ)
     folder = pipeline.run(PipelineSettings(run_name="first", steps="sft"), lambda line: None)
     assert folder == tmp_path / "mine" / "first"
@@ -164,18 +164,25 @@ def test_the_steps_take_this_project_and_leave_their_runs_beside_the_pipeline(ex
     assert dict(os.environ) == before
 
 
-def test_a_step_in_colab_fetches_nothing_and_imports_the_pipelines_project(repository_copy, monkeypatch):
+WHERE = "import toolset_nb\nprint(Path.cwd(), toolset_nb.__file__)"
+
+
+def test_a_step_in_colab_fetches_nothing_imports_the_pipelines_project_and_runs_in_its_folder(
+    repository_copy, monkeypatch, tmp_path
+):
     path = repository_copy / "notebooks" / "export.ipynb"
     notebook = nbformat.read(path, 4)
     setup, form = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
-    notebook.cells = [setup, form, nbformat.v4.new_code_cell("import toolset_nb\nprint(toolset_nb.__file__)")]
+    notebook.cells = [setup, form, nbformat.v4.new_code_cell(WHERE)]
     nbformat.write(notebook, path)
     monkeypatch.setenv("TOOLSET_NB_ROOT", str(repository_copy))
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
     monkeypatch.setenv("TOOLSET_NB_SOURCE", "no such place")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     folder = pipeline.run(PipelineSettings(run_name="first", steps="export"), lambda line: None)
     assert sorted(path.name for path in folder.iterdir()) == ["export.ipynb", "pipeline.json"]
-    assert str(repository_copy) in (folder / "export.ipynb").read_text().rpartition("__init__.py")[0]
+    assert f"{tmp_path / 'here'} {repository_copy}" in (folder / "export.ipynb").read_text()
 
 
 def test_a_pipelines_folder_is_no_run(executed):

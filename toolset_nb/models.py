@@ -154,12 +154,15 @@ def base_folder(size: str, base_model: str = "") -> str:
 
 
 def local_folder(base_model: str) -> Path:
-    """Where `base_model` would lie here: a run's adapter, by the run's name or folder, else the folder of that path."""
+    """Where `base_model` would lie here: a complete run's adapter, by the run's name or folder, else the folder of that path."""
     if base_model == runs.FINISHED:
         return runs.finished().folder / "adapter"
     for folder in (runs.runs_folder() / base_model, Path(base_model).expanduser()):
         if (folder / "run.json").exists():
-            return runs.here(runs.Run(folder)).folder / "adapter"
+            run = runs.here(runs.Run(folder))
+            if run.status != "complete":
+                raise ModelError(f"{run} is {run.status}: only a complete run can be trained on")
+            return run.folder / "adapter"
     return folder
 
 
@@ -284,15 +287,6 @@ def around_answer(tokenizer) -> tuple[str, str]:
     whole = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": "ANSWER"}], tokenize=False)
     opening, _, closing = whole.removeprefix(prompt).partition("ANSWER")
     return opening, closing
-
-
-def load_run(run, max_length: int, size: str, machine: Hardware):
-    """(model, tokenizer) of a training run: its base with its adapter, which stays trainable."""
-    if run.status != "complete":
-        raise ModelError(f"{run} is {run.status}: only a complete run can be loaded")
-    model, tokenizer = load(str(run.folder / "adapter"), max_length, size, machine)
-    _train_adapter_only(model)
-    return model, tokenizer
 
 
 def for_generation(source, dtype: str = ""):

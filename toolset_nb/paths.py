@@ -1,4 +1,4 @@
-"""Where the repository's data files are. Holds no other configuration."""
+"""Where files are that are named: as given, or under the repository. Holds no other configuration."""
 
 import os
 from functools import cache
@@ -8,6 +8,11 @@ from pathlib import Path
 def repo_root() -> Path:
     """Return the repository's folder: TOOLSET_NB_ROOT when set, else the folder above the package."""
     return _root(os.environ.get("TOOLSET_NB_ROOT"))
+
+
+def find_file(name: str) -> Path | None:
+    """A file's path: as given, else relative to the repository (the working folder varies); None where neither is there."""
+    return next((path for path in (Path(name).expanduser(), repo_root() / name) if path.is_file()), None)
 
 
 @cache

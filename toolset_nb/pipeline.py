@@ -21,7 +21,7 @@ from typing import Any
 
 from toolset_nb import runs
 from toolset_nb.errors import ToolsetError
-from toolset_nb.paths import repo_root
+from toolset_nb.paths import find_file, repo_root
 from toolset_nb.settings import (
     EvaluateSettings,
     ExportSettings,
@@ -110,7 +110,6 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
                     parameters,
                     progress_bar=False,
                     log_output=False,
-                    cwd=str(folder),
                 )
         except (
             Exception
@@ -145,7 +144,7 @@ def status(name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """The environment of the steps, whose kernels start in the pipeline's folder: this project, and runs beside that folder."""
+    """The environment of the steps, whose kernels start in this process's folder: this project, and runs where it has them."""
     before, path = dict(os.environ), [str(repo_root()), os.environ.get("PYTHONPATH")]
     os.environ["TOOLSET_NB_ROOT"] = str(repo_root())
     os.environ["TOOLSET_NB_RUNS"] = str(runs.runs_folder().resolve())
@@ -168,9 +167,8 @@ def _profile(name: str) -> dict[str, Any]:
     """The parameters of a machine's file; its path is as given, else relative to the repository."""
     if not name:
         return {}
-    for path in (Path(name).expanduser(), repo_root() / name):
-        if path.is_file():
-            return from_yaml(path.read_text("utf-8"), str(path))
+    if path := find_file(name):
+        return from_yaml(path.read_text("utf-8"), str(path))
     raise SettingsError(f"parameter profile is {name!r}: no such file here or under {repo_root()}")
 
 

@@ -7,7 +7,6 @@ import contextlib
 import platform
 import re
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,14 +170,11 @@ def check_platform(method: str) -> None:
 
 def drifted(machine: Hardware) -> list[str]:
     """Sentences on packages that are missing or of another version than the pins ask for; bitsandbytes matters on CUDA."""
-    found = []
+    found, installed = [], runs.versions(pins())
     for name, wanted in pins().items():
         if name == "bitsandbytes" and machine.device != "cuda":
             continue
-        try:
-            has = version(name).partition("+")[0]
-        except PackageNotFoundError:
-            has = "missing"
+        has = installed.get(name, "missing").partition("+")[0]
         if has != wanted:
             found.append(f"{name} is {has}, tested with {wanted}: make setup (in Colab the setup cell) installs it")
     return found

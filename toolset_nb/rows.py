@@ -26,6 +26,7 @@ __all__ = [
     "coverage",
     "prompt_completion",
     "read",
+    "shown_tools",
     "system_text",
     "training_rows",
     "validate",
@@ -209,22 +210,33 @@ def system_text(
         raise ValueError(f"context_source {context_source!r}: expected none or system")
     if tool_exposure not in ("none", "agent", "all"):
         raise ValueError(f"tool_exposure {tool_exposure!r}: expected none, agent or all")
-    pick, parts = random.Random(row_id), []
-    drawn = {"sessionId": _draw_id(pick, "session"), "workspaceId": _draw_id(pick, "ws")}
+    drawn, parts = _drawn(row_id)[0], []
     if context_source == "system":
         lines = [f"{key}: {(ids or {}).get(key) or value}" for key, value in drawn.items()]
         parts.append("\n".join(["Copy these ids into the context of every tool call:", *lines]))
     if tool_exposure != "none":
-        known, called = catalogue().tools, [name for name in tools if name in catalogue().tools]
-        shown = [tool for tool in known.values() if not tool.hidden or tool.name in called]
-        if tool_exposure == "agent":
-            every = sorted({tool.agent for tool in shown if tool.agent})
-            agents = {known[name].agent for name in called} or {pick.choice(every)}
-            shown = [tool for tool in shown if tool.agent in agents]
         example = calls.render([Call("tool_name", {"context": {key: "..." for key in CONTEXT_FIELDS}})], call_format)
-        parts.append("Tools:\n" + catalogue().text_list([tool.name for tool in shown]))
+        parts.append("Tools:\n" + catalogue().text_list(shown_tools(row_id, tools, tool_exposure)))
         parts.append("Call a tool like this, its own arguments after context:\n" + example)
     return "\n\n".join(parts)
+
+
+def shown_tools(row_id: str, tools: Iterable[str], tool_exposure: str) -> list[str]:
+    """The tools that a prompt shows: none, all, or those of the agents whose tools are called.
+
+    Where none is called they are those of an agent that is drawn, always the same for one `row_id`. A hidden tool is shown only
+    where it is called.
+    """
+    if tool_exposure == "none":
+        return []
+    known = catalogue().tools
+    called = [name for name in tools if name in known]
+    shown = [tool for tool in known.values() if not tool.hidden or tool.name in called]
+    if tool_exposure == "agent":
+        every = sorted({tool.agent for tool in shown if tool.agent})
+        agents = {known[name].agent for name in called} or {_drawn(row_id)[1].choice(every)}
+        shown = [tool for tool in shown if tool.agent in agents]
+    return [tool.name for tool in shown]
 
 
 @dataclass
@@ -407,6 +419,12 @@ def _knowable(block: calls.Block, prompt: list[dict]) -> calls.Block:
         if isinstance(own := context.get(key), str) and ID.fullmatch(own) and own not in told
     }
     return block._replace(arguments=block.arguments | {"context": context | ids}) if ids else block
+
+
+def _drawn(row_id: str) -> tuple[dict[str, str], random.Random]:
+    """The ids of a row, and what its other choices are drawn from."""
+    pick = random.Random(row_id)
+    return {"sessionId": _draw_id(pick, "session"), "workspaceId": _draw_id(pick, "ws")}, pick
 
 
 def _draw_id(pick: random.Random, kind: str) -> str:

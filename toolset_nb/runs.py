@@ -3,9 +3,11 @@
     runs/<UTC time>-<method>-<size>/
         run.json      status running, complete or failed; parameters, versions, data hash, base model, hardware, parent run
         log.jsonl     one JSON object a logged step, append-only
+        held_out.jsonl  with eval_steps, the share of well-formed calls on prompts asked during training
         checkpoints/  the trainer's own, for resuming
         adapter/      the trained weights and the tokenizer, safetensors only
         plots/  evaluation/  export/
+        launch/       the notebook that several processes ran, and their logs
 
 `runs/latest` names the newest run. A run that still says "running" while its process is gone reads as "crashed".
 `finished/` of the repository is such a folder too: the model in the box, for those who have not trained one yet.
@@ -21,6 +23,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
@@ -85,7 +88,7 @@ class Run:
                 "started": _now(),
                 **_process(),
                 "python": platform.python_version(),
-                "packages": _versions(),
+                "packages": versions(PACKAGES),
                 "commit": _commit(),
                 **record,
             }
@@ -102,6 +105,10 @@ class Run:
         path = self.folder.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def weights(self) -> dict[str, str]:
+        """File -> sha256 of the adapter's weights."""
+        return {file.name: file_hash(file) for file in sorted((self.folder / "adapter").glob("*.safetensors"))}
 
     @property
     def record(self) -> dict[str, Any]:
@@ -306,9 +313,10 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> version of those that are installed."""
     found = {}
-    for name in PACKAGES:
+    for name in packages:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -90,10 +90,6 @@ class Catalogue:
             problems += _problems(error, schema)
         return sorted(dict.fromkeys(problems), key=lambda p: not _in_context(p.field))
 
-    def check_context(self, arguments: Any) -> list[Problem]:
-        """The faults of a call's context alone, whatever the tool: it is the same for every one."""
-        return [problem for problem in self.check(next(iter(self.tools)), arguments) if _in_context(problem.field)]
-
     def openai_tools(self, names: Iterable[str] | None = None) -> list[dict]:
         """Return the `tools` list of a chat request, lean enough for a small model's context window."""
         return [

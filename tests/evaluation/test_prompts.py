@@ -1,6 +1,7 @@
 """Prompt sets: faults named by file and field, and the chat that a prompt becomes."""
 
 import json
+import re
 
 import pytest
 from scripted import PROMPT, QUIET
@@ -12,6 +13,7 @@ from toolset_nb.settings import EvaluateSettings
 from toolset_nb.tools import catalogue
 
 GOOD = dict(PROMPT)
+HIDDEN = next(tool.name for tool in catalogue().tools.values() if tool.hidden)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,16 @@ def test_tools_can_go_by_the_api():
     assert offered("agent") == {name for name in shown if name.startswith("vaultManager_")}
     assert offered_tools(PROMPT, EvaluateSettings(tool_exposure="all")) is None
     assert offered_tools(QUIET, EvaluateSettings(tools_as="api")) is None
+
+
+@pytest.mark.parametrize("exposure", ["agent", "all"])
+@pytest.mark.parametrize("expected", [[], [TOOL], [HIDDEN], ["memoryManager_createState", TOOL]])
+def test_the_api_offers_the_tools_that_a_system_message_shows(exposure, expected):
+    prompt = {**PROMPT, "expected_tools": expected}
+    text, api = (EvaluateSettings(tool_exposure=exposure, tools_as=how) for how in ("text", "api"))
+    listed = re.findall(r"^(\w+)\(", messages(prompt, text)[0]["content"], re.MULTILINE)
+    assert [tool["function"]["name"] for tool in offered_tools(prompt, api)] == listed
+    assert set(expected) <= set(listed)
 
 
 def test_a_constrained_reply_is_one_known_call_or_words():

@@ -56,6 +56,21 @@ def test_what_fails_leaves_the_old_one_and_nothing_else(target, error):
     assert target.read_text() == "old" and artefacts.up_to_date(target, {"weights": 1})
 
 
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (999_700, "1 MB"),
+        (12_345_678, "12.3 MB"),
+        (1.5e12, "1.5 TB"),
+    ],
+)
+def test_a_size_is_told_in_three_digits(count, words):
+    assert artefacts.size_words(count) == words
+
+
 def test_a_folder_is_replaced_as_a_whole(target):
     def files(*names):
         return lambda path: [path.mkdir(), *((path / name).write_text(name) for name in names)]

@@ -70,7 +70,7 @@ def full_run():
         "adapter/README.md": "base_model: /home/ada",
         "adapter/training_args.bin": "a pickle",
         "export/model-q8_0.gguf": "GGUF" * 100,
-        "export/model-q8_0.json": "a mark",
+        "export/.model-q8_0.gguf.json": "a mark",
         "export/.model-q4.gguf.4711": "half of it",
         "export/merged/config.json": "{}",
         "export/merged/model.safetensors": "merged" * 1000,

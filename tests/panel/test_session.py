@@ -9,10 +9,10 @@ from written_call import CONTEXT, RIGHT, TOOL, call
 from toolset_nb import evaluation, panel, rules
 from toolset_nb.panel.playground import Playground
 from toolset_nb.panel.results import transcript
-from toolset_nb.panel.session import DEFECTS
 from toolset_nb.paths import repo_root
 from toolset_nb.settings import EvaluateSettings, SettingsError
 
+BOOKS = call(path="Books")
 PROMPTS = [
     {
         "id": f"mine-{number}",
@@ -265,6 +265,9 @@ def test_a_pair_of_the_users_own_prompt_is_valid_and_one_of_ours_is_refused(sess
         ({"first": RIGHT, "failures": ["loop"]}, "makes the right calls"),
         ({"first": RIGHT, "gold": PROMPTS[2]["gold"] * 2}, "makes the right calls"),  # as far as it goes
         ({"first": call(context={**CONTEXT, "sessionId": "mine"}, path="Books")}, "in the reply, both valid"),
+        ({"first": call(path="Books <|im_end|>")}, "makes no row to train on"),
+        ({"first": BOOKS.replace("}}", "},}"), "failures": ["malformed"]}, "makes no row to train on"),
+        ({"first": BOOKS, "question": "Result: []"}, "makes no row to train on"),
     ],
 )
 def test_no_right_call_is_kept_as_a_negative(session, tmp_path, changed, words):
@@ -275,13 +278,21 @@ def test_no_right_call_is_kept_as_a_negative(session, tmp_path, changed, words):
 
 
 @pytest.mark.parametrize(
-    ("first", "defect"), [(call(path="Scores", colour="red"), "unknown_argument"), (RIGHT + RIGHT, "repeated_call")]
+    ("first", "failure", "defect"),
+    [
+        (call(path="Scores", colour="red"), "extra_arg", "unknown_argument"),
+        (RIGHT + RIGHT, "loop", "wrong_tool"),
+        (BOOKS + "And the", "truncated", "wrong_argument"),
+        (call("vaultManager_makeIt"), "hallucinated_tool", "unknown_tool"),
+    ],
 )
-def test_the_right_call_and_more_is_kept_as_a_negative(session, tmp_path, first, defect):
-    failure = next(name for name, found in DEFECTS.items() if found == defect)
+def test_a_kept_negative_names_a_defect_that_it_has(session, tmp_path, first, failure, defect):
     target = keep(session, tmp_path / "pairs.jsonl", first=first, failures=[failure])
     right, wrong = [json.loads(line) for line in target.read_text().splitlines()]
     assert wrong["meta"]["defect"] == defect and right["conversations"][1] != wrong["conversations"][1]
+    assert [str(finding) for finding in rules.validate([target])] == []
+    with pytest.raises(evaluation.EvaluationError, match="holds a pair of mine-2 already"):
+        keep(session, target, first=first, failures=[failure])
 
 
 def keep(session, target, first="", gold=None, **changed):

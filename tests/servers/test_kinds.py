@@ -307,6 +307,16 @@ def test_the_card_of_a_server_that_is_fit(lmstudio):
     assert "✓ context: 8192 tokens" in str(card) and "LM Studio" in card._repr_html_()
 
 
+def test_the_first_reply_of_a_card_is_asked_for_as_an_evaluation_asks(lmstudio):
+    settings = EvaluateSettings(
+        temperature=0.3, top_p=0.9, seed=7, constrained=True, tool_exposure="all", tools_as="api"
+    )
+    preflight(f"{address(lmstudio)}#qwen3-8b", settings, PROMPTS)
+    asked = lmstudio.log[-1][0].get_json()
+    assert (asked["temperature"], asked["top_p"], asked["seed"]) == (0.3, 0.9, 7)
+    assert asked["tools"] and "response_format" in asked
+
+
 def test_the_card_says_in_plain_words_what_to_do(llamacpp):
     settings = EvaluateSettings(tool_exposure="all", tools_as="api")
     card = preflight(f"{address(llamacpp)}#another", settings, PROMPTS)

@@ -165,7 +165,7 @@ def test_a_gpu_that_torch_was_not_built_for_is_told_before_the_download(monkeypa
 
 def test_a_package_of_another_version_is_named(monkeypatch):
     assert preflight.pins().keys() >= {"trl", "transformers", "peft", "unsloth"}
-    monkeypatch.setattr(preflight, "version", lambda name: "0.1")
+    monkeypatch.setattr(preflight.runs, "version", lambda name: "0.1")
     assert any(line.startswith("trl is 0.1, tested with 1.15.0") for line in preflight.drifted(LAPTOP))
     told = [any("bitsandbytes" in line for line in preflight.drifted(machine)) for machine in (LAPTOP, T4)]
     assert told == [False, True]  # what it is needed for is done on CUDA alone

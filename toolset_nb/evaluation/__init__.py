@@ -7,7 +7,7 @@ paired tests; targets: what is asked, and how; runner, journal: many attempts, r
 from toolset_nb.evaluation.agent import attempt
 from toolset_nb.evaluation.journal import Journal
 from toolset_nb.evaluation.prompts import EvaluationError, load_prompts, messages, prompt_sets
-from toolset_nb.evaluation.report import compared, comparison, markdown, read_reports, report, save, summarise, table
+from toolset_nb.evaluation.report import comparison, markdown, read_reports, report, save, summarise, table
 from toolset_nb.evaluation.runner import Control, Progress, evaluate, exit_code, run
 from toolset_nb.evaluation.targets import asking, manifest, open_target, report_folder, target_gguf, target_names
 from toolset_nb.evaluation.verdicts import MEASURES, Record, judge
@@ -21,7 +21,6 @@ __all__ = [
     "Record",
     "asking",
     "attempt",
-    "compared",
     "comparison",
     "evaluate",
     "exit_code",

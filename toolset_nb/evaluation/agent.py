@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolset_nb import calls, tasks
-from toolset_nb.evaluation.prompts import messages, offered_tools, reply_schema
+from toolset_nb.evaluation.prompts import messages, offered_tools, request_options
 from toolset_nb.servers import Answer, RequestFailed
 from toolset_nb.settings import EvaluateSettings
 
@@ -57,16 +57,6 @@ class Attempt:
         return [call for turn in self.turns for call in turn.reply.calls]
 
 
-def sampling(settings: EvaluateSettings, trial: int = 0) -> dict[str, Any]:
-    """The sampling fields of a request; every trial has its own seed."""
-    return {
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_tokens": settings.max_tokens,
-        "seed": (settings.seed + trial) % 2**32,
-    }
-
-
 def attempt(endpoint: Any, prompt: dict, settings: EvaluateSettings, vaults: tasks.Fixtures, trial: int = 0) -> Attempt:
     """Ask `endpoint` one prompt; never raises for what a model or a server does."""
     vault = vaults.copy(prompt["fixture"]) if "fixture" in prompt else None
@@ -107,9 +97,7 @@ def converse(
     `lenient` executes calls that can only be made out: where no call is due, so that its damage shows. `told` hears of
     every turn before the next.
     """
-    options: dict[str, Any] = sampling(settings, trial) | ({"tools": tools} if tools else {})
-    if settings.constrained:
-        options["schema"] = reply_schema()
+    options = request_options(settings, tools, trial)
     for number in range(limit):
         try:
             answer = endpoint.ask(made.chat, **options)

@@ -93,13 +93,13 @@ def off_diagonal(entry: dict[str, Any]) -> list[tuple[str, str, int]]:
     return sorted(found, key=lambda item: (-item[2], item[0], item[1]))
 
 
-def confusion(entry: dict[str, Any], most: int = 24):
-    """What was called in place of what was due, for the tools where that happened most."""
+def confusion(entry: dict[str, Any]):
+    """What was called in place of what was due, for the 24 tools where that happened most."""
     wrong = off_diagonal(entry)
     lost = Counter()
     for due, _, count in wrong:
         lost[due] += count
-    due = [name for name, _ in lost.most_common(most)]
+    due = [name for name, _ in lost.most_common(24)]
     done = list(dict.fromkeys([*due, *(other for name, other, _ in wrong if name in due)]))
     nothing = float("nan")  # stays white
     grid = [[entry["summary"]["confusion"].get(name, {}).get(other, nothing) for other in done] for name in due]

@@ -51,7 +51,7 @@ def messages(prompt: dict, settings: EvaluateSettings) -> list[dict]:
 
     exposure = settings.tool_exposure if settings.tools_as == "text" else "none"
     system = prompt.get("system") or system_text(
-        f"eval-{prompt['id']}", prompt["expected_tools"], settings.call_format, settings.context_source, exposure
+        _row_id(prompt), prompt["expected_tools"], settings.call_format, settings.context_source, exposure
     )
     return ([{"role": "system", "content": system}] if system else []) + [
         {"role": "user", "content": prompt["question"]}
@@ -59,19 +59,24 @@ def messages(prompt: dict, settings: EvaluateSettings) -> list[dict]:
 
 
 def offered_tools(prompt: dict, settings: EvaluateSettings) -> list[dict] | None:
-    """The `tools` field of the request: the agent's or all tools when they go by the API, else None."""
+    """The `tools` field of the request when they go by the API: those that the system message would show; else None."""
+    from toolset_nb.rows import shown_tools
     from toolset_nb.tools import catalogue
 
     if settings.tools_as == "text" or settings.tool_exposure == "none":
         return None
-    known = catalogue().tools
-    agents = {known[name].agent for name in prompt["expected_tools"] if name in known}
-    shown = [
-        tool.name
-        for tool in known.values()
-        if not tool.hidden and (settings.tool_exposure == "all" or not agents or tool.agent in agents)
-    ]
-    return catalogue().openai_tools(shown)
+    return catalogue().openai_tools(shown_tools(_row_id(prompt), prompt["expected_tools"], settings.tool_exposure))
+
+
+def request_options(settings: EvaluateSettings, tools: list[dict] | None = None, trial: int = 0) -> dict[str, Any]:
+    """What a request says beside its chat: sampling, tools, and the schema of a constrained reply. Every trial has its own seed."""
+    options: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+        "seed": (settings.seed + trial) % 2**32,
+    }
+    return options | ({"tools": tools} if tools else {}) | ({"schema": reply_schema()} if settings.constrained else {})
 
 
 def reply_schema() -> dict[str, Any]:
@@ -91,6 +96,11 @@ def reply_schema() -> dict[str, Any]:
         )
         options.append(exact({"name": {"const": function["name"]}, "parameters": arguments}, ["name", "parameters"]))
     return {"anyOf": options}
+
+
+def _row_id(prompt: dict) -> str:
+    """What the ids and the tools of a prompt are drawn by."""
+    return f"eval-{prompt['id']}"
 
 
 def _problems(file: str, prompts: Any) -> list[str]:

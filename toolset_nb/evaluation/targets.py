@@ -4,7 +4,6 @@ import json
 import platform
 from contextlib import contextmanager
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +138,7 @@ def manifest(
         "catalogue": f"{catalogue().name} {catalogue().version}",
         "context_length": endpoint.context_length(),
         **(_served(name, endpoint) if name else {}),
-        "packages": _versions(),
+        "packages": {"python": platform.python_version(), "toolset_nb": __version__, **runs.versions(PACKAGES)},
     }
 
 
@@ -160,26 +159,15 @@ def _served(name: str, endpoint: Any) -> dict[str, Any]:
     if name == "base":
         return {"base_model": _base(), **served}
     run = runs.find(name)
-    adapter = {file.name: runs.file_hash(file) for file in sorted((run.folder / "adapter").glob("*.safetensors"))}
     template = run.folder / "adapter" / "chat_template.jinja"
     return {
         "base_model": run.record.get("base_model", ""),
         "method": run.record.get("method", ""),
         "parent": run.record.get("parent", ""),
-        "adapter_sha256": adapter,
+        "adapter_sha256": run.weights(),
         "template_sha256": runs.file_hash(template) if template.exists() else "",
         **served,
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "toolset_nb": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def conditions(made: dict[str, Any]) -> dict[str, Any]:

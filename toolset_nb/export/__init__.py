@@ -2,7 +2,8 @@
 
 formats: what is made, in which order, whether there is room; weights: the merge; lowrank: whole trained layers as a small adapter;
 gguf, llamacpp: llama.cpp's converters and quantiser; serving: what LM Studio, Ollama and llama-server need; parity: whether the
-formats answer as the adapter does; hub, card, drive: sharing.
+formats answer as the adapter does; hub, card, drive: sharing; artefacts: files made whole or not at all; refusals: what the Hub
+refuses, in words.
 """
 
 from toolset_nb.export.card import model_card
@@ -11,7 +12,7 @@ from toolset_nb.export.formats import chosen, make, plan, run_gguf, table
 from toolset_nb.export.gguf import base_gguf, convert
 from toolset_nb.export.hub import ask, check_hub, upload, upload_dataset
 from toolset_nb.export.lowrank import factor
-from toolset_nb.export.weights import ExportError, merge, sixteen_bit
+from toolset_nb.export.weights import ExportError
 
 __all__ = [
     "ExportError",
@@ -23,11 +24,9 @@ __all__ = [
     "copy_to_drive",
     "factor",
     "make",
-    "merge",
     "model_card",
     "plan",
     "run_gguf",
-    "sixteen_bit",
     "table",
     "upload",
     "upload_dataset",

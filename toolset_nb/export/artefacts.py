@@ -83,6 +83,14 @@ def size(path: Path) -> int:
     return path.stat().st_size
 
 
+def size_words(count: float) -> str:
+    """A number of bytes for people, to three digits."""
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while round(count) >= 1000 and units[1:]:
+        count, units = count / 1000, units[1:]
+    return f"{count:.3g} {units[0]}"
+
+
 def _emptied(target: Path) -> Path:
     """A folder cannot be replaced by another in one step: the old one goes first, and without it no mark counts."""
     if target.is_dir():

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolset_nb import models
 from toolset_nb.export.weights import sixteen_bit
-from toolset_nb.runs import Run, file_hash, runs_folder
+from toolset_nb.runs import Run, runs_folder
 
 TEMPLATE = Path(__file__).with_name("card.md")
 MARK = "toolset-nb"  # the tag by which a repository is known as one of ours
@@ -94,7 +94,7 @@ def own_reports(run: Run) -> dict[str, list[dict[str, Any]]]:
     from toolset_nb.evaluation.prompts import EvaluationError
     from toolset_nb.evaluation.report import read_reports
 
-    order = [_adapter(each) for each in [*lineage(run)[::-1], run]]
+    order = [each.weights() for each in [*lineage(run)[::-1], run]]
     base = run.record.get("base_folder")
     ranked: dict[str, list[tuple[int, dict]]] = {}
     for file in sorted((run.folder / "evaluation").glob("*/*.json")):
@@ -245,27 +245,12 @@ def _index(reports: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _parity(run: Run) -> str:
-    """What export/parity.json has as Markdown, else its formats as a list; "" without it."""
+    """The comparison of the formats that export/parity.json has; "" without one, or where it is of weights from before."""
     try:
         found = json.loads((run.folder / "export" / "parity.json").read_text("utf-8"))
     except (OSError, ValueError):
         return ""
-    if found.get("adapter") not in (None, _adapter(run)):  # of weights from before
-        return ""
-    if found.get("markdown"):
-        return found["markdown"].strip()
-    formats = found.get("formats") or {}
-    pairs = formats.items() if isinstance(formats, dict) else ((each.get("name", ""), each) for each in formats)
-    return "\n".join(
-        f"- {_plain(name)}: " + ", ".join(f"{key} {_plain(value)}" for key, value in each.items() if key != "name")
-        for name, each in pairs
-        if isinstance(each, dict)
-    )
-
-
-def _adapter(run: Run) -> dict[str, str]:
-    """File -> sha256 of a run's weights, as the reports name them."""
-    return {file.name: file_hash(file) for file in sorted((run.folder / "adapter").glob("*.safetensors"))}
+    return found["markdown"].strip() if found["adapter"] == run.weights() else ""
 
 
 def _plain(value: Any) -> str:

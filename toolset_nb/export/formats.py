@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from toolset_nb.downloads import cache_folder
 from toolset_nb.export import artefacts, gguf, llamacpp, weights
+from toolset_nb.export.artefacts import size_words
 from toolset_nb.export.weights import ExportError, base_shapes, merge_dtype
 from toolset_nb.runs import Run, file_hash
 from toolset_nb.settings import ExportSettings, SettingsError
@@ -147,7 +148,7 @@ def _between(run: Run, todo: set[str]) -> set[str]:
 
 
 def make(run: Run, settings: ExportSettings, say: Callable[[str], None] = print) -> dict[str, Path]:
-    """Format -> its file or folder. Checks for room first, makes what is not there yet, smallest work last to first.
+    """Format -> its file or folder. Checks for room first, makes what is not there yet, in the order of FORMATS.
 
     Each is moved into place whole; a stop, a full disk or a kill leaves those that were done and the run as it was.
     """
@@ -168,13 +169,12 @@ def make(run: Run, settings: ExportSettings, say: Callable[[str], None] = print)
     return {row.name: row.path for row in rows}
 
 
-def run_gguf(run: Run, kind: str = "q8_0") -> Path:
-    """The run's GGUF, made on first use; made again when the adapter has changed since."""
+def run_gguf(run: Run) -> Path:
+    """The run's GGUF of 8 bits, made on first use; made again when the adapter has changed since."""
     _adapter(run)
-    path = run.folder / "export" / FORMATS[kind].file
-    if artefacts.up_to_date(path, _key(run, kind)):
-        return path
-    return make(run, ExportSettings(formats=kind), lambda line: None)[kind]
+    if _there(run, "q8_0"):
+        return run.folder / "export" / FORMATS["q8_0"].file
+    return make(run, ExportSettings(formats="q8_0"), lambda line: None)["q8_0"]
 
 
 def check_template(run: Run, file: Path) -> None:
@@ -182,12 +182,6 @@ def check_template(run: Run, file: Path) -> None:
     trained = run.folder / "adapter" / "chat_template.jinja"
     if trained.exists() and gguf.chat_template(file) != trained.read_text("utf-8"):
         raise ExportError(f"{file} carries another chat template than {trained}: delete it, then export again")
-
-
-def size_words(count: float) -> str:
-    """Bytes for people."""
-    unit = "kB" if count < 1e6 else "MB" if count < 1e9 else "GB"
-    return f"{count / {'kB': 1e3, 'MB': 1e6, 'GB': 1e9}[unit]:.3g} {unit}"
 
 
 def _makers(run: Run, settings: ExportSettings, work: Path) -> dict[str, Callable[[Path], Any]]:

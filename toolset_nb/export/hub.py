@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from toolset_nb.export.artefacts import size_words
 from toolset_nb.export.card import MARK, base_id, card_files
 from toolset_nb.export.refusals import TOKENS, in_words
 from toolset_nb.export.weights import ExportError
@@ -101,8 +102,7 @@ def shared_files(run: Run) -> dict[str, Path]:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = file.relative_to(folder)
             unfinished = any(part.startswith(".") for part in name.parts) or file.suffix == ".tmp"
-            mark = file.suffix == ".json" and file.with_suffix(".gguf").exists()
-            if not (unfinished or mark or file.suffix in PICKLED or name.as_posix() == "README.md"):
+            if not (unfinished or file.suffix in PICKLED or name.as_posix() == "README.md"):
                 found[name.as_posix()] = file
     if not found:
         raise ExportError(f"{run} has nothing to share: adapter/ and export/ are empty")
@@ -127,17 +127,19 @@ def _send(
     old = [name for name in there if name not in files] if kind == "model" else []
     sizes = {name: len(each) if isinstance(each, bytes) else each.stat().st_size for name, each in files.items()}
     if confirm:
-        listed = "".join(f"\n  {name}, {_size(size)}" for name, size in sizes.items())
+        listed = "".join(f"\n  {name}, {size_words(size)}" for name, size in sizes.items())
         listed += "".join(f"\n  {name}, of an earlier upload: deleted" for name in old)
         where = f"{'private' if private else 'public'} {kind} repository {repo}"
-        if not confirm(f"Upload {len(files)} files ({_size(sum(sizes.values()))}) to the {where}?{listed}"):
+        if not confirm(f"Upload {len(files)} files ({size_words(sum(sizes.values()))}) to the {where}?{listed}"):
             return ""
     check_hub(repo, kind, private)
     _check_base(api, base)
     with in_words(repo):
         additions = [CommitOperationAdd(name, each) for name, each in files.items()]
         for number, addition in enumerate(additions, 1):  # one by one: a broken connection costs one file
-            print(f"  {number} of {len(additions)}: {addition.path_in_repo}, {_size(sizes[addition.path_in_repo])}")
+            print(
+                f"  {number} of {len(additions)}: {addition.path_in_repo}, {size_words(sizes[addition.path_in_repo])}"
+            )
             api.preupload_lfs_files(repo, [addition], repo_type=kind, free_memory=False)
         deletions = [CommitOperationDelete(name, is_folder=False) for name in old]
         for deletion in deletions:
@@ -226,9 +228,3 @@ def _portable(config: Path, base: str) -> bytes:
     if Path(named).is_absolute():
         values["base_model_name_or_path"] = base or Path(named).name
     return (json.dumps(values, indent=2) + "\n").encode()
-
-
-def _size(count: float) -> str:
-    """A number of bytes in words."""
-    exponent = min(3, (len(str(int(count))) - 1) // 3)
-    return f"{count / 1000**exponent:.3g} {('bytes', 'kB', 'MB', 'GB')[exponent]}"

@@ -25,7 +25,7 @@ from toolset_nb.export import artefacts
 from toolset_nb.export.formats import FORMATS
 from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.weights import ExportError, merge_dtype
-from toolset_nb.runs import Run, file_hash
+from toolset_nb.runs import Run
 from toolset_nb.servers import Batches, serve
 from toolset_nb.settings import EvaluateSettings, ExportSettings
 
@@ -77,7 +77,7 @@ def measure(
         rows[name] = compared(reference, made, FLOOR.get(name)) | file
         rows[name] |= {"states": states, "state": rate(states)} if states else {}
         say(f"{name}: {_line(rows[name])}")
-    found: dict[str, Any] = {"prompt_set": PROMPTS, "prompts": len(chats), "adapter": _weights(run)}
+    found: dict[str, Any] = {"prompt_set": PROMPTS, "prompts": len(chats), "adapter": run.weights()}
     every = _earlier(run, found) | rows
     found["formats"] = {name: every[name] for name in FORMATS if name in every}
     found["tasks"] = differences(found["formats"])
@@ -280,10 +280,6 @@ def _post(endpoint: Any, path: str, body: dict[str, Any]) -> dict[str, Any]:
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """Without the names of the tasks."""
     return {key: value for key, value in row.items() if key not in ("fixed", "broken")}
-
-
-def _weights(run: Run) -> dict[str, str]:
-    return {file.name: file_hash(file) for file in sorted((run.folder / "adapter").glob("*.safetensors"))}
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import calls, evaluation, jsonl, runs, settings, tasks
-from toolset_nb.evaluation.agent import attempt, sampling
-from toolset_nb.evaluation.prompts import offered_tools, reply_schema
+from toolset_nb import calls, evaluation, jsonl, rows, rules, runs, settings, tasks
+from toolset_nb.evaluation.agent import attempt
+from toolset_nb.evaluation.prompts import offered_tools, request_options
 from toolset_nb.evaluation.runner import Unfinished
 from toolset_nb.evaluation.targets import asking
 from toolset_nb.runs import RENDERING
 from toolset_nb.servers import Endpoint, connect, kinds
 from toolset_nb.servers.kinds import is_server
 from toolset_nb.settings import EvaluateSettings
+from toolset_nb.synth.mistakes import negative
 from toolset_nb.tools import catalogue
 
 SECONDS = 1.5  # an attempt on two cores, until one has been timed
@@ -177,11 +178,7 @@ class Session:
     def curl(self, record: dict[str, Any], target: str) -> str:
         """The first request of a record as a shell command; for a model of our own also how to serve it."""
         prompt, asked = self.prompt_of(record), asking(target, self.config)
-        options = sampling(asked, record["trial"])
-        if tools := offered_tools(prompt, asked):
-            options["tools"] = tools
-        if asked.constrained:
-            options["schema"] = reply_schema()
+        options = request_options(asked, offered_tools(prompt, asked), record["trial"])
         chat = evaluation.messages(prompt, asked)
         if is_server(target):
             with connect(target, asked.host, asked.port, context=asked.context) as endpoint:
@@ -196,8 +193,8 @@ class Session:
         """Appends a KTO pair: the prompt's gold calls with the context that the model gave, and its first reply.
 
         Rows from the project's own prompt sets would put evaluation prompts into training data, so only the user's own
-        sets give pairs. Raises EvaluationError for the project's, for a prompt without gold calls, and where the first
-        reply is not what went wrong.
+        sets give pairs. Raises EvaluationError for the project's, for a prompt without gold calls, where the first reply is
+        not what went wrong, where no row can be made of it, and for one that is in the file already.
         """
         about, prompt = self.comparable()[-1]["metadata"], self.prompt_of(record)
         if about["prompt_set"] in evaluation.prompt_sets():
@@ -227,35 +224,22 @@ class Session:
             raise evaluation.EvaluationError(
                 f"the first reply to {record['case_id']} makes the right calls: a row would label them as wrong"
             )
-        defect = DEFECTS.get(next(iter(record["failures"]), ""), "wrong_tool")
+        stem, meta = f"own-{record['case_id']}", {"behaviour": "single_call", "tools": record["expected_tools"]}
+        asked = {"role": "user", "content": record["question"]}
+        answer = {"role": "assistant", "content": calls.render(right, "text")}
+        true = {"id": f"{stem}a", "conversations": [asked, answer], "label": True, "meta": meta}
+        wrong = negative(true, reply)
+        if not wrong or any(rules.check_row(true)):
+            raise evaluation.EvaluationError(
+                f"the first reply to {record['case_id']} makes no row to train on: what is wrong with it cannot be told, or the "
+                "prompt or the reply holds what no row may"
+            )
         target = target or runs.runs_folder() / "my_negatives.jsonl"
-        for letter, answer, label in (("a", right, True), ("b", reply.blocks, False)):
-            messages = [
-                {"role": "user", "content": record["question"]},
-                {"role": "assistant", "content": calls.render(answer, "text")},
-            ]
-            meta = {"behaviour": "single_call", "tools": record["expected_tools"]}
-            meta |= {} if label else {"defect": defect}
-            row = {"id": f"own-{record['case_id']}{letter}", "conversations": messages, "label": label, "meta": meta}
+        if target.exists() and any(row["id"] == true["id"] for _, row in rows.read(target) if isinstance(row, dict)):
+            raise evaluation.EvaluationError(f"{target} holds a pair of {record['case_id']} already")
+        for row in (true, {**wrong, "id": f"{stem}b"}):
             jsonl.append(target, row)
         return target
-
-
-DEFECTS = {  # failure -> the defect of a KTO row
-    "malformed": "malformed_call",
-    "truncated": "malformed_call",
-    "missing_arg": "missing_argument",
-    "extra_arg": "unknown_argument",
-    "bad_type": "wrong_type",
-    "bad_value": "wrong_argument",
-    "hallucinated_tool": "unknown_tool",
-    "invented_path": "invented_path",
-    "should_ask": "call_without_asking",
-    "unneeded_call": "call_on_small_talk",
-    "asked_needlessly": "needless_question",
-    "no_call": "text_without_call",
-    "loop": "repeated_call",
-}
 
 
 def papermill_command(config: EvaluateSettings) -> str:

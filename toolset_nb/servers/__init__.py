@@ -4,8 +4,8 @@ endpoint: one server over HTTP; kinds: what servers do differently, and finding 
 transformers in this process; preflight: what to know about an endpoint before a long run.
 """
 
-from toolset_nb.servers.endpoint import MAX_REPLY_BYTES, Answer, Endpoint, RequestFailed
+from toolset_nb.servers.endpoint import Answer, Endpoint, RequestFailed
 from toolset_nb.servers.inprocess import Batches, serve
-from toolset_nb.servers.kinds import Kind, connect, kinds
+from toolset_nb.servers.kinds import connect, kinds
 
-__all__ = ["MAX_REPLY_BYTES", "Answer", "Batches", "Endpoint", "Kind", "RequestFailed", "connect", "kinds", "serve"]
+__all__ = ["Answer", "Batches", "Endpoint", "RequestFailed", "connect", "kinds", "serve"]

@@ -75,10 +75,6 @@ class Batches:
         self._waiting.put(None)
         self._thread.join()
 
-    def models(self) -> list[str]:
-        """The one model that is loaded."""
-        return [self.model]
-
     def context_length(self) -> int:
         """Tokens that the model was made for."""
         return getattr(self.network.config, "max_position_embeddings", 0)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolset_nb import calls
-from toolset_nb.evaluation.prompts import messages, offered_tools
+from toolset_nb.evaluation.agent import read
+from toolset_nb.evaluation.prompts import messages, offered_tools, request_options
 from toolset_nb.evaluation.targets import asking
 from toolset_nb.servers.endpoint import RequestFailed
 from toolset_nb.servers.kinds import connect, is_server
@@ -146,11 +147,8 @@ def _tools(endpoint: Any, settings: EvaluateSettings, prompt: dict) -> Check:
 
 def _canary(endpoint: Any, settings: EvaluateSettings, prompt: dict) -> Check:
     """What does it reply to a first prompt?"""
-    options = {"max_tokens": settings.max_tokens, "temperature": 0}
-    if tools := offered_tools(prompt, settings):
-        options["tools"] = tools
-    answer = endpoint.ask(messages(prompt, settings), **options)
-    reply = calls.parse(answer.text, answer.tool_calls)
+    answer = endpoint.ask(messages(prompt, settings), **request_options(settings, offered_tools(prompt, settings)))
+    reply = read(answer, settings.constrained)
     what = answer.error[:80] or ", ".join(call.name for call in reply.calls) or reply.kind
     readable = "readable only leniently, " if reply.rescued else ""
     speed = answer.completion_tokens / answer.latency if answer.latency else 0

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toolset_nb import calls, rows, rules
-from toolset_nb.evaluation.agent import read, sampling
+from toolset_nb.evaluation.agent import read
+from toolset_nb.evaluation.prompts import request_options
 from toolset_nb.evaluation.verdicts import said
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.tasks import agree
@@ -38,7 +39,7 @@ def pairs(
     lock, done = threading.Lock(), Counter()
 
     def ask(prompt: list[dict]) -> calls.Reply:
-        answer = endpoint.ask(prompt, **sampling(settings))
+        answer = endpoint.ask(prompt, **request_options(settings))
         with lock:
             done["all"] += 1
             told(done["all"], len(true))
@@ -46,13 +47,13 @@ def pairs(
 
     with ThreadPoolExecutor(settings.slots) as pool:
         for number, (row, reply) in enumerate(zip(true, pool.map(ask, prompts), strict=True)):
-            if wrong := _negative(row, reply):
+            if wrong := negative(row, reply):
                 stem = f"own-{number:05d}"
                 yield {**row, "id": f"{stem}a"}
                 yield {**wrong, "id": f"{stem}b"}
 
 
-def _negative(row: dict, reply: calls.Reply) -> dict | None:
+def negative(row: dict, reply: calls.Reply) -> dict | None:
     """The false row of a wrong reply; None for a right one, one that cannot be judged, or one that breaks a row's rules."""
     request, answer = row["conversations"][:-1], row["conversations"][-1]
     blocks = calls.parse(answer["content"], rescue=False).blocks

@@ -8,14 +8,13 @@ from typing import Any
 
 from toolset_nb import rows
 from toolset_nb.jsonl import DataError
-from toolset_nb.paths import repo_root
+from toolset_nb.paths import find_file, repo_root
 
 
 def data_path(name: str) -> Path:
-    """A dataset's path: as given, else relative to the repository (the notebook's working folder varies)."""
-    for path in (Path(name).expanduser(), repo_root() / name):
-        if path.is_file():
-            return path
+    """A dataset's path: as given, else relative to the repository; raises DataError."""
+    if path := find_file(name):
+        return path
     raise DataError(f"dataset {name!r}: no such file here or under {repo_root()}")
 
 

@@ -4,7 +4,6 @@ A seed holds notes, series (one note for each row), and the plugin's records; th
 Those whose `split` is evaluation never serve as training material.
 """
 
-import hashlib
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,8 +117,3 @@ def _milliseconds(moment: datetime | str | object) -> int:
     """A date or time of a seed, UTC, as milliseconds since 1970."""
     moment = datetime.fromisoformat(str(moment).replace("Z", "+00:00"))
     return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
-
-
-def digest(name: str) -> str:
-    """SHA-256 of a seed file: equal seeds make equal vaults."""
-    return hashlib.sha256((repo_root() / "datasets" / "vaults" / f"{name}.yaml").read_bytes()).hexdigest()

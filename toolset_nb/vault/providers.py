@@ -1,34 +1,19 @@
 """The models behind executePrompt, batchExecutePrompt, generateImage and listModels.
 
-A provider has `models`, `complete(prompt, provider, model)` and `draw(prompt, aspect)`. `Simulated` is the one that tests,
+A provider has what `Simulated` has. That one is the one that tests,
 data and evaluation use: it calls nothing, its answers depend on the prompt alone and say that they are simulated.
 """
 
 import hashlib
 import io
-from typing import Protocol
 
 ASPECTS = {"1:1": (64, 64), "3:4": (48, 64), "4:3": (64, 48), "9:16": (36, 64), "16:9": (64, 36)}
-
-
-class Provider(Protocol):
-    """What a vault needs of language and image models."""
-
-    models: list[tuple[str, str, str]]  # provider, model, name for people; the first is the default
-
-    def complete(self, prompt: str, provider: str, model: str) -> str:
-        """The answer to a prompt."""
-        ...
-
-    def draw(self, prompt: str, size: tuple[int, int]) -> bytes:
-        """A PNG of that many pixels."""
-        ...
 
 
 class Simulated:
     """No model at all: deterministic answers for tests, data and evaluation."""
 
-    models = [
+    models = [  # provider, model, name for people; the first is the default
         ("simulated", "sim-small", "Simulated (small)"),
         ("simulated", "sim-large", "Simulated (large)"),
         ("openai", "gpt-5-mini", "GPT-5 mini (simulated here)"),
