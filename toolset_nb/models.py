@@ -17,6 +17,7 @@ import yaml
 from toolset_nb import runs
 from toolset_nb.downloads import EMBEDDED_MODEL, cache_folder, place, unpack
 from toolset_nb.errors import ToolsetError
+from toolset_nb.files import replacing
 from toolset_nb.paths import repo_root
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -207,9 +208,8 @@ def embedded_tokenizer():
         control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == 3]
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
         cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_suffix(f".{os.getpid()}")
-        tokenizer.save(str(temporary))
-        os.replace(temporary, cached)
+        with replacing(cached) as path:
+            tokenizer.save(str(path))
     return PreTrainedTokenizerFast(
         tokenizer_file=str(cached),
         bos_token="<|im_start|>",

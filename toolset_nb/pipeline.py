@@ -21,6 +21,7 @@ from typing import Any
 
 from toolset_nb import runs
 from toolset_nb.errors import ToolsetError
+from toolset_nb.files import replacing
 from toolset_nb.paths import find_file, repo_root
 from toolset_nb.settings import (
     EvaluateSettings,
@@ -196,9 +197,8 @@ def _check_hub(steps: dict[str, dict[str, Any]]) -> None:
 
 
 def _write(folder: Path, state: dict[str, Any]) -> None:
-    draft = folder / "pipeline.tmp"
-    draft.write_text(json.dumps(state, indent=1) + "\n", "utf-8")
-    os.replace(draft, folder / "pipeline.json")
+    with replacing(folder / "pipeline.json") as path:
+        path.write_text(json.dumps(state, indent=1) + "\n", "utf-8")
 
 
 def _reason(error: Exception) -> str:

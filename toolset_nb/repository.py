@@ -5,12 +5,12 @@ alone, and so do the steps for Kaggle and Hugging Face Jobs. Colab badges take t
 repositories of github.com only.
 """
 
-import os
 import re
 import tomllib
 from pathlib import Path
 
 from toolset_nb.errors import ToolsetError
+from toolset_nb.files import replacing
 from toolset_nb.paths import repo_root
 
 
@@ -47,9 +47,8 @@ def rewrite(url: str) -> list[Path]:
         if replaced != text:
             changed[path] = replaced
     for path, text in changed.items():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(text.encode("utf-8"))
-        os.replace(temporary, path)
+        with replacing(path) as draft:
+            draft.write_bytes(text.encode("utf-8"))
     return list(changed)
 
 

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,34 +53,28 @@ def convert(options: argparse.Namespace) -> int:
     from toolset_nb import rows
     from toolset_nb.tools import Problem
 
-    target = Path(options.output) if options.output else None
-    draft = target.with_name(f".{target.name}.{os.getpid()}") if target else None
-    left_out, before = 0, None
-    try:
-        out = draft.open("w", encoding="utf-8", newline="\n") if draft else sys.stdout
-    except OSError as error:
-        raise rows.DataError(f"{target} cannot be written: {error.strerror}") from None
-    try:
+    left_out = 0
+
+    def made() -> Iterator[str]:
+        nonlocal left_out
+        before = None
         for number, row in rows.read(options.file):
             try:
                 if isinstance(row, Problem):
                     raise ValueError(f"found {row.found}, expected {row.expected}")
-                made = "".join(
-                    json.dumps(part, ensure_ascii=False) + "\n" for part in rows.convert(row, options.to, before)
-                )
+                parts = rows.convert(row, options.to, before)
+                text = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts)
                 before = row if row.get("label") is True else None
-                made.encode()
-                out.write(made)
+                text.encode()
+                yield text
             except (ValueError, RecursionError) as error:
                 left_out += 1
                 print(f"{options.file}:{number}: left out: {error}", file=sys.stderr)
-        if draft:
-            out.close()
-            draft.replace(target)
-    finally:
-        if draft:
-            out.close()
-            draft.unlink(missing_ok=True)
+
+    if options.output:
+        write(Path(options.output), made())
+    else:
+        sys.stdout.writelines(made())
     return 1 if left_out else 0
 
 

@@ -6,20 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from toolset_nb.errors import UsageError
+from toolset_nb.files import replacing
 from toolset_nb.jsonl import DataError
 
 
 def write(target: Path, lines: Iterable[str]) -> None:
     """Write a file in one step; raises DataError."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8", newline="\n") as out:
+        with replacing(target) as path, path.open("w", encoding="utf-8", newline="\n") as out:
             out.writelines(lines)
-        draft.replace(target)
     except OSError as error:
         raise DataError(f"{target} cannot be written: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read(source: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb.evaluation.verdicts import Record
+from toolset_nb.files import replacing
 
 # A reply may hold half a surrogate pair, which UTF-8 cannot; the escape in its place means the same in JSON.
 LONE = "backslashreplace"
@@ -50,12 +51,11 @@ class Journal:
 
     def _rewrite(self) -> None:
         """The file with whole lines only, the last attempt of each prompt and trial, in one step."""
-        draft = self.path.with_suffix(".tmp")
         last = {(record.case_id, record.trial): record for record in self.records}
         rows = [asdict(record) | {"seconds": self.seconds[key]} for key, record in last.items()]
         lines = [{"conditions": self.conditions}, *rows]
-        draft.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8", LONE)
-        os.replace(draft, self.path)
+        with replacing(self.path) as path:
+            path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8", LONE)
 
     def add(self, record: Record) -> None:
         """Appends a record and hands it to the operating system, so that a killed process loses nothing that was answered."""

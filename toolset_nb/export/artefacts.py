@@ -1,28 +1,26 @@
 """What an export leaves: a file or folder made beside its place, moved there in one step, with a mark of what it was made from.
 
-The mark of `model-q8_0.gguf` is `.model-q8_0.gguf.json`. What a killed process left is removed by the next one. Not here: what is
-made, and how.
+The mark of `model-q8_0.gguf` is `.model-q8_0.gguf.json`. Not here: what is made, and how.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from toolset_nb import files
 
 
 def finish(target: Path, key: dict[str, Any], make: Callable[[Path], Any]) -> bool:
     """`make` writes the artefact to the path it is given, unless one made from `key` is there; True when it was made."""
     if up_to_date(target, key):
         return False
-    with draft(target) as path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.clear(target.parent)
+    with files.replacing(target) as path:  # while a folder is not there, no mark of it counts
         make(path)
-        os.replace(path, _emptied(target))
-    with draft(_mark(target)) as path:
+    with files.replacing(_mark(target)) as path:
         path.write_text(json.dumps({"made_from": key, "bytes": size(target)}) + "\n", "utf-8")
-        os.replace(path, _mark(target))
     return True
 
 
@@ -45,37 +43,6 @@ def is_mark(path: Path) -> bool:
     return path.match(".*.json") and path.with_name(path.name[1:]).with_suffix("").exists()
 
 
-@contextmanager
-def draft(target: Path):
-    """A path beside `target` to write to; whatever is still there when the block ends is removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    clear(target.parent)
-    path = target.with_name(f".{target.name}.{os.getpid()}")
-    remove(path)
-    try:
-        yield path
-    finally:
-        remove(path)
-
-
-def clear(folder: Path) -> None:
-    """Removes drafts of processes that are gone."""
-    import psutil
-
-    for path in folder.glob(".*"):
-        owner = path.suffix[1:]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            remove(path)
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a folder with all it holds, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def size(path: Path) -> int:
     """Bytes of a file, or of the files in a folder; raises FileNotFoundError."""
     if path.is_dir():
@@ -89,13 +56,6 @@ def size_words(count: float) -> str:
     while round(count) >= 1000 and units[1:]:
         count, units = count / 1000, units[1:]
     return f"{count:.3g} {units[0]}"
-
-
-def _emptied(target: Path) -> Path:
-    """A folder cannot be replaced by another in one step: the old one goes first, and without it no mark counts."""
-    if target.is_dir():
-        remove(target)
-    return target
 
 
 def _mark(target: Path) -> Path:

