@@ -262,6 +262,12 @@ def test_the_manifest_names_everything_that_a_result_depends_on():
     )
 
 
+def test_answers_that_other_verdicts_judged_are_asked_for_again(monkeypatch):
+    before = conditions(manifest(prompt_set="tasks"))
+    monkeypatch.setattr(targets, "VERSION", targets.VERSION + 1)
+    assert conditions(manifest(prompt_set="tasks")) != before
+
+
 def test_the_vaults_hash_covers_seeds_and_what_their_owners_change(tmp_path, monkeypatch):
     copy = tmp_path / "datasets"
     for kind in ("vaults", "worlds"):

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from toolset_nb.evaluation.report import VERSION, summarise
-from toolset_nb.evaluation.verdicts import Record
+from toolset_nb.evaluation.report import summarise
+from toolset_nb.evaluation.verdicts import VERSION, Record
 from toolset_nb.export import model_card
 from toolset_nb.export.card import MARK, card_files, lineage, own_reports
 from toolset_nb.paths import repo_root

@@ -15,10 +15,9 @@ from toolset_nb.evaluation.page import page
 from toolset_nb.evaluation.prompts import EvaluationError
 from toolset_nb.evaluation.statistics import compare, pass_hat, rate
 from toolset_nb.evaluation.targets import file_name
-from toolset_nb.evaluation.verdicts import ACTIONS, FAILURES, MEASURES, OPTIONAL, Record
+from toolset_nb.evaluation.verdicts import ACTIONS, FAILURES, MEASURES, OPTIONAL, VERSION, Record
 from toolset_nb.tools import catalogue
 
-VERSION = 2  # of schemas/report.json
 COLUMNS = [
     "case_id",
     "trial",

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolset_nb import __version__, export, models, runs
 from toolset_nb.evaluation.prompts import prompt_file
+from toolset_nb.evaluation.verdicts import VERSION
 from toolset_nb.paths import repo_root
 from toolset_nb.servers import Batches, connect, serve
 from toolset_nb.servers.kinds import is_server
@@ -171,10 +172,10 @@ def _served(name: str, endpoint: Any) -> dict[str, Any]:
 
 
 def conditions(made: dict[str, Any]) -> dict[str, Any]:
-    """The part of a manifest that has to be equal for a run to go on; of a server its address too."""
+    """The part of a manifest that has to be equal for a run to go on; of a server its address, and the version of the verdicts."""
     kept = {key: value for key, value in made["settings"].items() if key not in NOT_A_CONDITION}
     aside = {"settings", "target", "packages", "context_length"} | (set() if is_server(made["target"]) else {"host"})
-    return {**{key: value for key, value in made.items() if key not in aside}, "settings": kept}
+    return {**{key: value for key, value in made.items() if key not in aside}, "settings": kept, "version": VERSION}
 
 
 def file_name(label: str) -> str:

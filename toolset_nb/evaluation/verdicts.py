@@ -16,6 +16,8 @@ from toolset_nb.rules import RESULT_LINE
 from toolset_nb.tools import Problem, catalogue
 from toolset_nb.vault.snapshots import diff
 
+VERSION = 3  # of schemas/report.json; raised, too, where the same answer would be judged otherwise
+
 MEASURES = {
     "well_formed": "well-formed call",
     "known_tool": "known tool",
