@@ -393,7 +393,7 @@ def test_a_request_names_the_workspace_that_its_call_depends_on(played, monkeypa
     keys = [("single_call", f"memoryManager_{tool}") for tool in tools] + [("sibling_choice", "state")]
     keys += [("recover_from_error", "again"), ("continue_from_memory", "memory"), ("several_calls", "join")]
     named = Counter()
-    for row in played(24, *keys):
+    for row in played(40, *keys):
         request, answer = (turn["content"] for turn in row["conversations"])
         for call in calls.parse(answer, rescue=False).calls:
             workspace = call.arguments["context"]["workspaceId"]
@@ -657,7 +657,7 @@ def test_wrong_answers_are_those_that_the_behaviour_is_there_to_avoid():
         found = [row["meta"]["defect"] for row in wrong if row["meta"]["behaviour"] == behaviour]
         return sum(defect in defects for defect in found) / len(found)
 
-    assert share("verify_before_acting", "unchecked", "destructive_unasked") > 0.4
+    assert share("verify_before_acting", "unchecked", "destructive_unasked") > 0.3  # of conditions that do not hold
     assert share("verify_before_acting", "wrong_tool") == 0
     assert share("workspace_awareness", "foreign_ids") > 0.3
     assert share("limit_reading", "wrong_argument") > 0.4

@@ -63,6 +63,9 @@ def test_a_run_as_base_model_trains_on_with_its_adapter(lora_run):
     folder = models.base_folder("tiny", str(lora_run.folder))
     assert folder == str(lora_run.folder / "adapter")
     named = Run.start("sft", "tiny", "earlier")
+    with pytest.raises(models.ModelError, match="earlier is running: only a complete run can be trained on"):
+        models.local_folder("earlier")
+    named.finish()
     assert models.local_folder("earlier") == named.folder / "adapter"
     model = AutoModelForCausalLM.from_pretrained(lora_run.record["base_folder"])
     model = PeftModel.from_pretrained(model, folder)  # as unsloth loads it, which would patch trl for all other tests

@@ -45,7 +45,7 @@ REPLIES = {
     "77 single quotes": (body(f"<tool_call>{BARE.replace(chr(34), chr(39))}</tool_call>"), "malformed", True, False),
     "77 a comma too many": (body(RIGHT.replace("}}", "},}")), "malformed", True, False),
     "77 Python's True": (body(RIGHT.replace('"Scores"', "True")), "malformed", True, False),
-    "78 two calls": (body(f"{RIGHT}\n{RIGHT}"), "call", False, True),
+    "78 two calls": (body(f"{RIGHT}\n{RIGHT}"), "call", False, False),
     "78 quoted in an example": (body(f"Say `{BARE}` to do it."), "malformed", True, False),
     "79 cut": (body(RIGHT[:-50], "length"), "truncated", False, False),
     "80 repetition": (body("again " * 100_000), "text", False, False),
