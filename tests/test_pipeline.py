@@ -82,11 +82,11 @@ def test_a_profile_that_cannot_be_is_refused(profile, text, words):
         plan(PipelineSettings(profile=str(profile)), "x")
 
 
-def test_kto_is_asked_as_the_sft_run_before_it_was():
-    config = PipelineSettings(sft_parameters="call_format: text, max_rows: 20, context_source: system")
-    made = plan(config, "x")["kto"]
-    assert (made["call_format"], made["context_source"]) == ("text", "system")
-    assert "max_rows" not in made
+def test_a_profile_says_to_sft_alone_how_rows_are_rendered(profile):
+    profile.write_text("call_format: text\nmax_rows: 20\n")
+    steps = plan(PipelineSettings(profile=str(profile)), "x")
+    assert steps["sft"]["call_format"] == "text" and "call_format" not in steps["kto"]
+    assert steps["kto"]["max_rows"] == 20
 
 
 @pytest.mark.parametrize(

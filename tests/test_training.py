@@ -19,7 +19,7 @@ from toolset_nb.tools import catalogue
 from toolset_nb.training import (
     MARKER,
     arrange,
-    check_rendering,
+    check_size,
     check_supervised,
     check_wanted,
     checkpoints,
@@ -129,6 +129,10 @@ def test_of_several_answers_kto_trains_the_last_where_the_pair_parts(tmp_path):
         (False, "I deleted it."),
     ]
     assert all(part["prompt"][-1]["role"] == "tool" for part in parts)
+    as_text = training.load_rows(KTOSettings(dataset=str(file)), "kto", {"call_format": "text"})  # as its SFT run was
+    assert [part["prompt"][1]["content"].startswith("tool_call: ") for part in (*parts, *as_text)] == [False] * 2 + [
+        True
+    ] * 2
 
 
 def supervised(tokenizer, data: list[dict], from_prompt: int = 0) -> SimpleNamespace:
@@ -230,12 +234,12 @@ def test_held_out_prompts_are_answered_and_judged(tiny_model, tokenizer, monkeyp
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     monkeypatch.setattr(training.answers, "HELD_OUT", 3)
-    assert held_out(model, models.embedded_tokenizer(), SFTSettings()) == 0.0  # a random model
+    assert held_out(model, models.embedded_tokenizer(), {}) == 0.0  # a random model
     context = dict.fromkeys(catalogue().context["required"], "x")
     context |= {"sessionId": "session_1732300800000_a1b2c3d4e", "workspaceId": "default"}
     good = calls.render([calls.Call("vaultManager_createFolder", {"context": context, "path": "A"})])
     monkeypatch.setattr(training.answers, "_replies", lambda *_, **__: [good, good[:-40], "Which one?"])
-    assert held_out(model, None, SFTSettings()) == pytest.approx(1 / 3)
+    assert held_out(model, None, {}) == pytest.approx(1 / 3)
 
 
 @pytest.mark.filterwarnings("error")
@@ -454,17 +458,12 @@ def test_live_plots_need_a_front_end(monkeypatch, choice, environment, expected)
     assert is_interactive(choice) is expected
 
 
-def test_kto_is_refused_in_another_form_than_its_sft_run_learned():
-    record = {"size": "3b", "parameters": {"model_size": "auto", "call_format": "text", "context_source": "none"}}
-    parent = SimpleNamespace(folder=Path("mine"), record=record)
+def test_kto_is_refused_with_another_size_than_its_sft_run_has():
+    parent = SimpleNamespace(folder=Path("mine"), record={"size": "3b"})
     for size in ("auto", "3b"):
-        check_rendering(KTOSettings(call_format="text", tool_exposure="all", model_size=size), parent)
+        check_size(KTOSettings(model_size=size), parent)
     with pytest.raises(DataError, match="model_size is '7b', and mine was trained with '3b': give -p model_size 3b"):
-        check_rendering(KTOSettings(call_format="text", model_size="7b"), parent)
-    with pytest.raises(
-        DataError, match="call_format is 'hermes', and mine was trained with 'text': give -p call_format text"
-    ):
-        check_rendering(KTOSettings(), parent)
+        check_size(KTOSettings(model_size="7b"), parent)
 
 
 def test_kto_warns_when_its_wanted_answers_are_strange_to_the_sft_run(tokenizer, tiny_model, capsys):

@@ -118,7 +118,10 @@ def choose(model_size: str, machine: Hardware) -> tuple[str, str]:
 
 
 def defaults(size: str, method: str, settings: Any) -> dict[str, Any]:
-    """The training values in force: a setting that is not 0, else the size's own. Prints where each came from."""
+    """The training values in force: a setting that is not 0, else the size's own. Prints where each came from.
+
+    With them goes how rows are rendered (`runs.RENDERING`), which SFT's settings say and KTO takes from its SFT run.
+    """
     from toolset_nb.settings import origins
 
     values = dict(sizes()[size][method])
@@ -129,7 +132,7 @@ def defaults(size: str, method: str, settings: Any) -> dict[str, Any]:
     others = [f"{name}={getattr(settings, name)} ({place})" for name, place in given.items() if name not in values]
     print("Changed: " + (", ".join(others) or "nothing else"))
     print(f"{size}, {method}: " + ", ".join(f"{name}={value:g} ({table[name]})" for name, value in values.items()))
-    return values
+    return values | settings.model_dump(include=set(runs.RENDERING))
 
 
 def base_folder(size: str, base_model: str = "") -> str:

@@ -56,7 +56,8 @@ def plan(settings: PipelineSettings, name: str, made: dict[str, str] | None = No
     if unknown or not chosen:
         raise SettingsError(f"parameter steps is {settings.steps!r}; expected some of {', '.join(STEPS)}, by commas")
     profile = _profile(settings.profile)
-    shared = {name: value for name, value in profile.items() if name != "model_size"}  # KTO's is that of its SFT run
+    of_sft = {"model_size", *runs.RENDERING}  # KTO's are those of its SFT run
+    shared = {name: value for name, value in profile.items() if name not in of_sft}
     asked = settings.model_dump(include={"model_size", "base_model"}, exclude_defaults=True)
     names = {step: f"{name}-{step}" for step in TRAINING}
     sft, kto = (names | (made or {})).values()
@@ -67,8 +68,6 @@ def plan(settings: PipelineSettings, name: str, made: dict[str, str] | None = No
         "evaluate": {"targets": ",".join(targets)},
         "export": {"run": targets[-1] if len(targets) > 1 else "latest"},
     }
-    if "sft" in chosen:  # KTO writes and is asked as its SFT run was
-        given["kto"] |= {name: value for name, value in _extra(settings, "sft").items() if name in runs.RENDERING}
     every = settings.model_dump(include={"seed", "interactive"}, exclude_defaults=True)
     steps = {step: every | given[step] | _extra(settings, step) for step in STEPS if step in chosen}
     for step, parameters in steps.items():

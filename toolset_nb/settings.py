@@ -83,9 +83,6 @@ class TrainingSettings(Settings):
     dataset: str
     max_rows: Whole = Field(0, ge=0)
     max_length: Whole = Field(0, ge=0, le=131072)
-    call_format: Choice("hermes", "text") = "hermes"
-    context_source: Choice("none", "system") = "none"
-    tool_exposure: Choice("none", "agent", "all") = "none"
     learning_rate: Real = Field(0, ge=0, lt=1)
     epochs: Real = Field(0, ge=0, le=100)
     max_steps: Whole = Field(0, ge=0, le=10_000_000)
@@ -121,6 +118,9 @@ class SFTSettings(TrainingSettings):
     dataset: str = "datasets/sft.jsonl"
     model_size: Choice("auto", "tiny", "3b", "7b", "13b", "20b") = "auto"
     base_model: str = ""
+    call_format: Choice("hermes", "text") = "hermes"
+    context_source: Choice("none", "system") = "none"
+    tool_exposure: Choice("none", "agent", "all") = "none"
     lora_rank: Whole = Field(0, ge=0, le=1024)
     lora_alpha: Whole = Field(0, ge=0, le=4096)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from toolset_nb import models, rows
-from toolset_nb.settings import SFTSettings
 from toolset_nb.training import answers, check_supervised, data_path, drop_long, to_dataset
 
 OPENINGS = {
@@ -94,8 +93,8 @@ def test_a_model_is_asked_as_it_was_trained_and_what_the_template_opens_with_is_
         return torch.cat([input_ids, made], dim=1)
 
     monkeypatch.setattr(model, "generate", generate)
-    settings = SFTSettings(context_source="system", tool_exposure="agent")
-    replies = answers.answer(model, tokenizer, {"Open A": "vaultManager_openNote", "Hi": ""}, settings)
+    values = {"context_source": "system", "tool_exposure": "agent"}
+    replies = answers.answer(model, tokenizer, {"Open A": "vaultManager_openNote", "Hi": ""}, values)
     assert replies == ["Done.", "Done."]
     system = rows.system_text("eval-Open A", ["vaultManager_openNote"], "hermes", "system", "agent")
     assert system in seen[0] and "vaultManager_openNote" in system

@@ -5,7 +5,7 @@ folder (`runs`), or any change to TRL's loss.
 """
 
 from toolset_nb.training.answers import answer, held_out, show_answers
-from toolset_nb.training.checks import check_reference, check_rendering, check_supervised, check_wanted
+from toolset_nb.training.checks import check_reference, check_size, check_supervised, check_wanted
 from toolset_nb.training.data import arrange, data_path, drop_long, load_rows, to_dataset
 from toolset_nb.training.health import health
 from toolset_nb.training.plots import plot, save_plots
@@ -22,7 +22,7 @@ __all__ = [
     "build",
     "callbacks",
     "check_reference",
-    "check_rendering",
+    "check_size",
     "check_supervised",
     "check_wanted",
     "checkpoints",

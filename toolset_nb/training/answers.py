@@ -7,17 +7,17 @@ from toolset_nb.models import NO_THOUGHT, around_answer
 HELD_OUT = 20  # prompts asked during training
 
 
-def held_out(model, tokenizer, settings: Any) -> float:
+def held_out(model, tokenizer, rendering: dict[str, Any]) -> float:
     """The share of `HELD_OUT` evaluation prompts that the model answers with a call that can be read and fits its tool.
 
-    They are asked as the rows of `settings` are rendered.
+    They are asked as the rows of training are rendered (`Run.rendering`).
     """
     from toolset_nb import calls
     from toolset_nb.evaluation import load_prompts
     from toolset_nb.tools import catalogue
 
     prompts = [prompt for prompt in load_prompts("baseline") if prompt["expected_tools"]][:HELD_OUT]
-    replies = [calls.parse(text) for text in _replies(model, tokenizer, prompts, settings, max_tokens=256)]
+    replies = [calls.parse(text) for text in _replies(model, tokenizer, prompts, rendering, max_tokens=256)]
     good = [
         reply.kind in ("call", "text_call")
         and not reply.rescued
@@ -27,13 +27,13 @@ def held_out(model, tokenizer, settings: Any) -> float:
     return sum(good) / len(good)
 
 
-def answer(model, tokenizer, prompts: dict[str, str], settings: Any, max_tokens: int = 200) -> list[str]:
-    """Greedy replies to requests (request -> the tool that it needs, "" for none), asked as the rows are rendered."""
+def answer(model, tokenizer, prompts: dict[str, str], values: dict[str, Any], max_tokens: int = 200) -> list[str]:
+    """Greedy replies to requests (request -> the tool that it needs, "" for none), asked as `values` say rows are rendered."""
     asked = [
         {"id": request, "question": request, "expected_tools": [tool] if tool else []}
         for request, tool in prompts.items()
     ]
-    return _replies(model, tokenizer, asked, settings, max_tokens)
+    return _replies(model, tokenizer, asked, values, max_tokens)
 
 
 def show_answers(prompts: dict[str, str], before: list[str], after: list[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def show_answers(prompts: dict[str, str], before: list[str], after: list[str] | 
             print(f"after:  {_cut(after[number])}")
 
 
-def _replies(model, tokenizer, prompts: list[dict], settings: Any, max_tokens: int) -> list[str]:
+def _replies(model, tokenizer, prompts: list[dict], values: dict[str, Any], max_tokens: int) -> list[str]:
     """Greedy replies in one batch, without what the chat template puts before an answer. Models that can think are asked not to."""
     import torch
 
@@ -52,7 +52,7 @@ def _replies(model, tokenizer, prompts: list[dict], settings: Any, max_tokens: i
     from toolset_nb.runs import RENDERING
     from toolset_nb.settings import EvaluateSettings
 
-    asking = EvaluateSettings(**settings.model_dump(include=set(RENDERING)))
+    asking = EvaluateSettings(**{name: values[name] for name in RENDERING if name in values})
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     inputs = tokenizer.apply_chat_template(
         [messages(prompt, asking) for prompt in prompts],

@@ -2,7 +2,6 @@
 
 from toolset_nb.jsonl import DataError
 from toolset_nb.models import around_answer
-from toolset_nb.runs import RENDERING
 
 # Times SFT's mean training loss. Measured: 1.1 to 1.6 on rows of the run's own kind, 3.3 and 4.4 on others.
 STRANGE = 2.5
@@ -37,19 +36,14 @@ def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> Non
     print(f"{len(data)} rows checked: only assistant tokens are supervised")
 
 
-def check_rendering(settings, parent) -> None:
-    """Raises DataError when KTO would be asked, or would write calls, in another way than the SFT run `parent` learned.
-
-    A size that is named has to be the run's own, too: the parameters that come with it are then meant for it.
-    """
-    learned = {**parent.record["parameters"], "model_size": parent.record["size"]}
-    for name in ("model_size", *RENDERING):
-        given = getattr(settings, name)
-        if given != "auto" and learned.get(name) not in (None, given):
-            raise DataError(
-                f"{name} is {given!r}, and {parent.folder.name} was trained with {learned[name]!r}: "
-                f"give -p {name} {learned[name]}"
-            )
+def check_size(settings, parent) -> None:
+    """Raises DataError where KTO is given another size than its SFT run `parent` has: the parameters beside it are meant for it."""
+    size = parent.record["size"]
+    if settings.model_size not in ("auto", size):
+        raise DataError(
+            f"model_size is {settings.model_size!r}, and {parent.folder.name} was trained with {size!r}: "
+            f"give -p model_size {size}"
+        )
 
 
 def check_reference(trainer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from toolset_nb import rows
 from toolset_nb.jsonl import DataError
 from toolset_nb.paths import find_file, repo_root
+from toolset_nb.runs import RENDERING
 
 
 def data_path(name: str) -> Path:
@@ -21,18 +22,18 @@ def data_path(name: str) -> Path:
 def load_rows(settings: Any, method: str, values: dict[str, Any]) -> list[dict]:
     """The file's rows as prompt/completion (+ label) rows in file order; raises DataError when the file has problems.
 
-    `values` (of `models.defaults`) may say how many: the size's own `max_rows` holds where the settings name no other.
+    `values` (of `models.defaults`) say how they are rendered, and may say how many: the size's own `max_rows` holds where the
+    settings name no other.
     """
     path = data_path(settings.dataset)
     findings = list(rows.validate([path]))
     if findings:
         shown = "\n".join(map(str, findings[:20]))
         raise DataError(f"{path.name} has {len(findings)} problems (python -m toolset_nb validate {path}):\n{shown}")
-    rendering = (settings.call_format, settings.context_source, settings.tool_exposure)
     source = [row for _, row in rows.read(path)]
     if method == "sft":
         source = [row for row in source if row.get("label") is not False]
-    parts = rows.training_rows(source, *rendering)
+    parts = rows.training_rows(source, **{name: values[name] for name in RENDERING if name in values})
     if method == "kto":  # the two rows of a pair part at their last answer; what stands before it is in its prompt
         parts = list({part["id"].partition("#")[0]: part for part in parts}.values())
     return parts[: settings.max_rows or values.get("max_rows") or None]

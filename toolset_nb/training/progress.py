@@ -62,7 +62,7 @@ def callbacks(run: Run, interactive: bool, method: str, settings: Any) -> list:
         def on_step_end(self, args, state, control, model=None, processing_class=None, **_):
             if settings.eval_steps and state.global_step % settings.eval_steps == 0:
                 # by every process: the weights may be split over them
-                share = held_out(model, processing_class, settings)
+                share = held_out(model, processing_class, run.rendering())
                 if not state.is_world_process_zero:
                     return
                 jsonl.append(run.folder / "held_out.jsonl", {"step": state.global_step, "well_formed": share})
