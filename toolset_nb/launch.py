@@ -20,7 +20,7 @@ from toolset_nb.training.data import data_path
 from toolset_nb.training.resume import interrupted
 
 TAG = "main-process"
-MODELS = {"sft": settings.SFTSettings, "sft_beginner": settings.SFTSettings, "kto": settings.KTOSettings}
+TRAINING = {name: kind for name, kind in settings.NOTEBOOKS.items() if issubclass(kind, settings.TrainingSettings)}
 HEADER = """import os
 import sys
 
@@ -64,11 +64,11 @@ def launch(notebook: Path, parameters: dict[str, Any], processes: int, shard: bo
 
 def prepare(notebook: Path, parameters: dict[str, Any], processes: int) -> tuple[list[str], runs.Run]:
     """(command, run): the run's folder with the notebook as it will run and its script, and what starts it."""
-    if notebook.stem not in MODELS:
-        raise LaunchError(f"notebook {notebook}: expected one that trains: {', '.join(MODELS)}")
+    if notebook.stem not in TRAINING:
+        raise LaunchError(f"notebook {notebook}: expected one that trains: {', '.join(TRAINING)}")
     if processes < 1:
         raise LaunchError(f"processes is {processes}; expected 1 or more")
-    config = settings.check(MODELS[notebook.stem], parameters)
+    config = settings.check(TRAINING[notebook.stem], parameters)
     run = interrupted(config, _known(config, processes))
     if run is None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")

@@ -23,21 +23,10 @@ from toolset_nb import runs
 from toolset_nb.errors import ToolsetError
 from toolset_nb.files import replacing
 from toolset_nb.paths import find_file, repo_root
-from toolset_nb.settings import (
-    EvaluateSettings,
-    ExportSettings,
-    KTOSettings,
-    PipelineSettings,
-    Settings,
-    SettingsError,
-    SFTSettings,
-    check,
-    from_yaml,
-)
+from toolset_nb.settings import NOTEBOOKS, PipelineSettings, Settings, SettingsError, check, from_yaml
 
 STEPS = ("sft", "kto", "evaluate", "export")
 TRAINING = STEPS[:2]
-SETTINGS = {"sft": SFTSettings, "kto": KTOSettings, "evaluate": EvaluateSettings, "export": ExportSettings}
 
 
 class PipelineError(ToolsetError, RuntimeError):
@@ -80,8 +69,6 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
 
     Where one of them uploads, the Hub is asked before the first whether it may: see `export.check_hub`.
     """
-    import papermill
-
     name = settings.run_name or datetime.now(UTC).strftime("%Y%m%dT%H%M%S-pipeline")
     folder, state = runs.runs_folder().resolve() / name, status(name)
     steps = plan(settings, name)
@@ -90,40 +77,26 @@ def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
     for step in steps:
         made = {each: entry["run"] for each, entry in state.items() if "run" in entry}
         parameters = plan(settings, name, made)[step]
-        if state.get(step, {}).get("status") == "complete" and state[step]["parameters"] == parameters:
-            say(f"{step}: done before, in {state[step]['seconds']:.0f} s")
+        before = state.get(step, {})
+        if before.get("status") == "complete" and before["parameters"] == parameters:
+            say(f"{step}: done before, in {before['seconds']:.0f} s")
             continue
-        out = folder / f"{step}.ipynb"
+        out, now, started = folder / f"{step}.ipynb", datetime.now(UTC), time.monotonic()
         say(f"{step}: {out}")
-        started = time.monotonic()
-        state[step] = {
-            "status": "running",
-            "parameters": parameters,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        state[step] = {"status": "running", "parameters": parameters, "started": now.isoformat(timespec="seconds")}
         _write(folder, state)
-        try:
-            with _environment():
-                papermill.execute_notebook(
-                    repo_root() / "notebooks" / f"{step}.ipynb",
-                    out,
-                    parameters,
-                    progress_bar=False,
-                    log_output=False,
-                )
-        except (
-            Exception
-        ) as error:  # papermill's own, the kernel's death, a full disk: all end the pipeline the same way
-            seconds = time.monotonic() - started
-            state[step] |= {"status": "failed", "reason": _reason(error), "seconds": round(seconds, 1)}
-            _write(folder, state)
+        fault = _execute(step, parameters, out)
+        state[step] |= {"status": "failed" if fault else "complete", "seconds": round(time.monotonic() - started, 1)}
+        if fault:
+            state[step]["reason"] = fault
+        elif step in TRAINING:
+            state[step]["run"] = _newest(parameters["run_name"])
+        _write(folder, state)
+        if fault:
             raise PipelineError(
-                f"step {step} failed after {seconds:.0f} s: {_reason(error)}\nIts notebook shows where: {out}\n"
+                f"step {step} failed after {state[step]['seconds']:.0f} s: {fault}\nIts notebook shows where: {out}\n"
                 f"To go on from there, with the same parameters: python -m toolset_nb pipeline --run-name {name}"
-            ) from None
-        state[step] |= {"status": "complete", "seconds": round(time.monotonic() - started, 1)}
-        state[step] |= {"run": _newest(parameters["run_name"])} if step in TRAINING else {}
-        _write(folder, state)
+            )
         say(f"{step}: done in {state[step]['seconds']:.0f} s")
     return folder
 
@@ -140,6 +113,19 @@ def status(name: str) -> dict[str, Any]:
         return json.loads((runs.runs_folder() / name / "pipeline.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def _execute(step: str, parameters: dict[str, Any], out: Path) -> str:
+    """Runs a step's notebook with papermill; why it failed, "" where it ended well."""
+    import papermill
+
+    notebook = repo_root() / "notebooks" / f"{step}.ipynb"
+    try:
+        with _environment():
+            papermill.execute_notebook(notebook, out, parameters, progress_bar=False, log_output=False)
+    except Exception as error:  # papermill's own, the kernel's death, a full disk: all end the pipeline the same way
+        return _reason(error)
+    return ""
 
 
 @contextlib.contextmanager
@@ -181,7 +167,7 @@ def _extra(settings: PipelineSettings, step: str) -> dict[str, Any]:
 def _checked(step: str, parameters: dict[str, Any]) -> Settings:
     """A step's settings as its notebook will read them; raises SettingsError naming the step."""
     try:
-        return check(SETTINGS[step], parameters)
+        return check(NOTEBOOKS[step], parameters)
     except SettingsError as error:
         raise SettingsError(f"step {step}: {error}") from None
 

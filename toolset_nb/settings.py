@@ -229,6 +229,17 @@ class PipelineSettings(Settings):
     run_name: Name = ""
 
 
+NOTEBOOKS: dict[str, type[Settings]] = {
+    "sft_beginner": SFTSettings,
+    "sft": SFTSettings,
+    "kto": KTOSettings,
+    "evaluate": EvaluateSettings,
+    "export": ExportSettings,
+    "pipeline": PipelineSettings,
+    "dataset": DatasetSettings,
+}
+
+
 def origins(settings: Settings) -> dict[str, str]:
     """Parameter -> where its value comes from, for those that are not the default: settings cell, papermill or code.
 

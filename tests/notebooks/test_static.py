@@ -19,15 +19,6 @@ import yaml
 from toolset_nb import models, repository, settings
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {
-    "sft_beginner": settings.SFTSettings,
-    "sft": settings.SFTSettings,
-    "kto": settings.KTOSettings,
-    "evaluate": settings.EvaluateSettings,
-    "dataset": settings.DatasetSettings,
-    "pipeline": settings.PipelineSettings,
-    "export": settings.ExportSettings,
-}
 TRAINING = {"sft_beginner", "sft", "kto"}
 HEADINGS = {
     "pipeline": ["## 3 Plan", "## 4 Run", "## 5 Look at it"],
@@ -51,7 +42,7 @@ SECRET = re.compile(
 OPENERS = {"open", "Path", "read_text", "read_csv", "read_json", "load_dataset", "imread"}
 
 
-@pytest.fixture(params=SETTINGS)
+@pytest.fixture(params=settings.NOTEBOOKS)
 def name(request):
     return request.param
 
@@ -132,7 +123,7 @@ def test_the_badge_opens_this_notebook_at_the_released_version(name):
 def test_the_setup_cell_is_the_same_everywhere_and_fetches_the_released_version(name):
     url, version = repository.current(), tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     setup = code_cells(name)[0].source
-    assert {code_cells(other)[0].source for other in SETTINGS} == {setup}
+    assert {code_cells(other)[0].source for other in settings.NOTEBOOKS} == {setup}
     assert re.findall(r'"(https://[^"]+)"', setup) == [url]
     assert re.findall(r'"--branch", "([^"]+)"', setup) == [f"v{version}"]
 
@@ -166,11 +157,11 @@ def test_papermill_reads_every_parameter_with_its_type_and_default(name):
 
 
 def test_parameters_types_and_defaults_are_those_of_the_settings_model(name):
-    fields = SETTINGS[name].model_fields
+    fields = settings.NOTEBOOKS[name].model_fields
     shown = {node.target.id: node for node in ast.parse(form(name).source).body}
     assert not shown.keys() - fields.keys()
     assert name in SUBSET or shown.keys() == fields.keys()
-    types = SETTINGS[name].model_json_schema()["properties"]
+    types = settings.NOTEBOOKS[name].model_json_schema()["properties"]
     for key, node in shown.items():
         assert ast.literal_eval(node.value) == fields[key].default, key
         words = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
@@ -178,7 +169,7 @@ def test_parameters_types_and_defaults_are_those_of_the_settings_model(name):
 
 
 def test_the_choices_of_the_form_are_those_of_the_settings_model(name):
-    choices = settings.choices(SETTINGS[name])
+    choices = settings.choices(settings.NOTEBOOKS[name])
     kinds = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
     for line in form(name).source.splitlines()[1:]:
         key, annotation, comment = re.fullmatch(r"(\w+): (\w+) = .*  # ?@param (.+)", line).groups()
@@ -213,7 +204,7 @@ def test_no_file_is_opened_by_a_relative_path(name):
 
 
 def test_cells_are_short(name):
-    lengths = [len(lines_of_code(cell)) for cell in code_cells(name) if cell != form(name)]  # a form is no code
+    lengths = [len(lines_of_code(cell)) for cell in code_cells(name)]
     assert max(lengths) <= 25
     assert statistics.median(lengths) <= 7
     for node in nodes(name, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -227,7 +218,7 @@ def test_every_name_of_the_package_exists(name):
         if isinstance(node.value, ast.Name) and node.value.id in found:
             assert hasattr(found[node.value.id], node.attr), ast.unparse(node)
         elif isinstance(node.value, ast.Name) and node.value.id == "config":
-            assert node.attr in SETTINGS[name].model_fields, ast.unparse(node)
+            assert node.attr in settings.NOTEBOOKS[name].model_fields, ast.unparse(node)
 
 
 def test_the_package_is_called_as_its_signatures_say(name):
@@ -266,12 +257,12 @@ def test_machine_memory_and_rows_are_checked_before_a_model_is_fetched(name):
     assert places == sorted(places)
 
 
-def test_every_notebook_is_in_the_table_of_this_file():
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == SETTINGS.keys()
+def test_every_notebook_has_its_settings():
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == settings.NOTEBOOKS.keys()
 
 
 def test_nbstripout_finds_nothing_to_strip():
-    command = [sys.executable, "-m", "nbstripout", "--verify", *(path_of(name) for name in SETTINGS)]
+    command = [sys.executable, "-m", "nbstripout", "--verify", *(path_of(name) for name in settings.NOTEBOOKS)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -287,7 +278,7 @@ def test_every_key_of_a_parameter_file_is_a_parameter():
     assert files
     for path in files:
         values = yaml.safe_load(path.read_text("utf-8"))
-        assert [model for model in SETTINGS.values() if values.keys() <= model.model_fields.keys()], path.name
+        assert [model for model in settings.NOTEBOOKS.values() if values.keys() <= model.model_fields.keys()], path.name
 
 
 def test_every_training_value_of_a_model_size_is_a_parameter():

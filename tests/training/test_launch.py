@@ -19,7 +19,7 @@ from toolset_nb.training.resume import seal
 SFT = repo_root() / "notebooks" / "sft.ipynb"
 
 
-@pytest.mark.parametrize("name", launch.MODELS)
+@pytest.mark.parametrize("name", launch.TRAINING)
 def test_a_notebook_becomes_a_script_whose_single_cells_are_for_the_first_process(name, tmp_path):
     notebook = repo_root() / "notebooks" / f"{name}.ipynb"
     tree = ast.parse(launch.script(notebook, {"max_rows": 16}, tmp_path / "out.ipynb"))

@@ -55,7 +55,7 @@ def base_name(base: str) -> dict[str, Any]:
         source = Path(base) / "source.json"
         found = json.loads(source.read_text()) if source.exists() else {}
         return {"name": Path(base).name, "revision": None, **found}
-    from huggingface_hub import constants
+    from huggingface_hub import try_to_load_from_cache
 
-    ref = Path(constants.HF_HUB_CACHE) / f"models--{base.replace('/', '--')}" / "refs" / "main"
-    return {"name": base, "revision": ref.read_text().strip() if ref.exists() else None}
+    found = try_to_load_from_cache(base, "config.json")
+    return {"name": base, "revision": Path(found).parent.name if isinstance(found, str) else None}

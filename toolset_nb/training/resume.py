@@ -37,28 +37,10 @@ def interrupted(settings: Any, record: dict[str, Any] | None = None) -> Run | No
     from toolset_nb.settings import KTOSettings
 
     method = "kto" if isinstance(settings, KTOSettings) else "sft"
-
     if settings.resume in ("latest", "auto"):
-        same = [run for run in list_runs() if run.record["method"] == method and checkpoints(run)]
-        named = settings.run_name if settings.resume == "auto" else ""
-        if named:  # a second run of a name carries a number
-            same = [run for run in same if re.fullmatch(rf"{re.escape(named)}(-\d+)?", run.folder.name)]
-        unfinished = [run for run in same if run.status in ("crashed", "failed") or (named and run.elsewhere)]
-        hints = [
-            f"{run} was started on {run.record['host']}: if that machine is gone, give resume {run.folder.name}"
-            for run in same
-            if run.elsewhere and not named and not _difference(run, record)
-        ]
-        if settings.resume == "auto":
-            unfinished = [run for run in unfinished if not _told(_difference(run, record))]
-            if not unfinished:
-                _told("".join(hints[:1]))
-                return None
-        if not unfinished:
-            raise RunError(
-                "; ".join([f"resume latest: no unfinished {method} run with a whole checkpoint", *hints[:1]])
-            )
-        run = unfinished[0]
+        run = _unfinished(settings, method, record)
+        if run is None:
+            return None
     else:
         run = find(settings.resume)
         if run.record["method"] != method:
@@ -107,6 +89,29 @@ def rotate(parent: Path, keep: int | None) -> None:
         if folder not in kept:
             (folder / MARKER).unlink(missing_ok=True)  # first, so that a half-removed one is not taken for whole
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unfinished(settings: Any, method: str, record: dict[str, Any] | None) -> Run | None:
+    """The newest run that "latest" or "auto" means; None where "auto" finds none, RunError where "latest" does."""
+    auto = settings.resume == "auto"
+    named = settings.run_name if auto else ""
+    same = [run for run in list_runs() if run.record["method"] == method and checkpoints(run)]
+    if named:  # a second run of a name carries a number
+        same = [run for run in same if re.fullmatch(rf"{re.escape(named)}(-\d+)?", run.folder.name)]
+    found = [run for run in same if run.status in ("crashed", "failed") or (named and run.elsewhere)]
+    if auto:
+        found = [run for run in found if not _told(_difference(run, record))]
+    if found:
+        return found[0]
+    hints = [
+        f"{run} was started on {run.record['host']}: if that machine is gone, give resume {run.folder.name}"
+        for run in same
+        if run.elsewhere and not named and not _difference(run, record)
+    ]
+    if not auto:
+        raise RunError("; ".join([f"resume latest: no unfinished {method} run with a whole checkpoint", *hints[:1]]))
+    _told("".join(hints[:1]))
+    return None
 
 
 def _refuse_running(run: Run) -> None:
