@@ -4,7 +4,7 @@ BIN := .venv/bin
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-output
 OUT := runs/notebooks
 ROWS := 6600
-# what gained most so far: README, "What a longer run gives"
+# what gained most so far: docs/longer_runs.md
 KTO := -p max_rows 440 -p max_length 768 -p learning_rate 2e-5 -p batch_size 8
 # two test files at a time, a core for each
 TWO := -n 2 --dist loadfile
