@@ -61,3 +61,13 @@ def test_every_link_of_a_notebook_leads_somewhere():
                 links += [(path.name, target) for target in found]
     assert len(links) > 5
     assert [link for link in links if not (repo_root() / "notebooks" / link[1]).exists()] == []
+
+
+def test_the_readme_lists_every_folder_and_every_module_of_the_library():
+    listing = (repo_root() / "README.md").read_text("utf-8").split("## What lies where")[1].split("```")[1]
+    listed = set(re.findall(r"^ *([\w/.]+) ", listing, re.M))
+    package = repo_root() / "toolset_nb"
+    modules = {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
+    packages = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert modules | packages <= listed
+    assert all((repo_root() / name).exists() or (package / name).exists() for name in listed)

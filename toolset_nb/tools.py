@@ -127,21 +127,17 @@ class Catalogue:
         return compiled
 
 
+@lru_cache(maxsize=8)
 def catalogue(path: Path | None = None) -> Catalogue:
     """Load a catalogue file (default: the repository's own), once per file.
 
     A `context.json` beside the file is used when there is one, else the repository's.
     """
     schemas = repo_root() / "schemas"
-    path = Path(path).resolve() if path else schemas / "tools.json"
-    context = path.with_name("context.json")
-    return _load(path, context if context.exists() else schemas / "context.json")
-
-
-@lru_cache(maxsize=8)
-def _load(path: Path, context_path: Path) -> Catalogue:
+    path = path or schemas / "tools.json"
+    beside = path.with_name("context.json")
     data = json.loads(path.read_text(encoding="utf-8"))
-    context = json.loads(context_path.read_text(encoding="utf-8"))
+    context = json.loads((beside if beside.exists() else schemas / "context.json").read_text(encoding="utf-8"))
     context = {key: value for key, value in context.items() if key not in ("$schema", "$id", "title")}
     tools = {entry["name"]: Tool(**entry) for entry in data["tools"]}
     return Catalogue(data["catalogue"]["name"], data["catalogue"]["version"], data["agents"], tools, context)

@@ -136,7 +136,8 @@ class Scene:
         if told and any(tells_of(told, path) for path in paths(arguments)):
             raise Rejected("scenario", "the call is on what the request tells of before")
         result = self.world.vault.call(tool, made)
-        self.world.changed()
+        if catalogue().tools[tool].mutates:
+            self.world.changed()
         if result["success"] == fails:
             raise Rejected("execution", f"{result.get('code')} {result.get('error')}")
         if told and any(tells_of(told, path) for path in paths(result)):

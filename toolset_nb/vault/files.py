@@ -402,7 +402,7 @@ class Tree:
 
 def _is_text(name: str) -> bool:
     """Whether a name is UTF-8 on disk; no call could name another, and no result could hold it."""
-    return not any("\ud800" <= char <= "\udfff" for char in name)
+    return name.isascii() or not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def _exists(name: str, fd: int | None) -> bool:
