@@ -178,7 +178,8 @@ def test_five_prompts_by_clicks_from_the_endpoint_to_the_export(page, lab):
     picture(page, "compare")
 
     tab(page, "Playground")
-    page.get_by_placeholder("what shall the model do?").fill("Start a note Scores/Advent 2026.md with the text: Rehearsals begin on Monday.")
+    request = "Start a note Scores/Advent 2026.md with the text: Rehearsals begin on Monday."
+    page.get_by_placeholder("what shall the model do?").fill(request)
     button(page, "Send").click()
     page.get_by_text("ended:", exact=False).wait_for(timeout=240_000)
     picture(page, "playground")
