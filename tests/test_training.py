@@ -488,3 +488,15 @@ def test_kto_warns_when_its_wanted_answers_are_strange_to_the_sft_run(tokenizer,
     assert told["same"] == f"wanted answers: {nats:.2f} nats a token, against 8.00 in the training of same\n"
     assert "Warning: the wanted answers of these rows are strange to other" in told["other"]
     assert model.training
+
+
+def test_the_record_names_the_commit_of_a_hub_model_that_is_in_the_cache(tmp_path, monkeypatch):
+    from toolset_nb.training.record import base_name
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert base_name("some/model") == {"name": "some/model", "revision": None}
+    folder, commit = tmp_path / "models--some--model", "0" * 39 + "1"
+    for name, text in {"refs/main": commit, f"snapshots/{commit}/config.json": "{}"}.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text)
+    assert base_name("some/model") == {"name": "some/model", "revision": commit}

@@ -139,8 +139,7 @@ class Run:
 
     def rendering(self) -> dict[str, str]:
         """How its rows were rendered in training, and so how it has to be asked: what the record holds of RENDERING."""
-        given = self.record.get("parameters") or {}
-        return {name: given[name] for name in RENDERING if name in given}
+        return rendering(self.record.get("parameters") or {})
 
     def write(self, record: dict[str, Any]) -> None:
         """Replaces run.json in one step; of several processes the first alone does."""
@@ -223,6 +222,11 @@ def here(run: Run) -> Run:
 
         _put_on(str(models.embedded()), run, record)
     return run
+
+
+def rendering(values: dict[str, Any]) -> dict[str, str]:
+    """What of a training's values says how rows are rendered (RENDERING)."""
+    return {name: values[name] for name in RENDERING if name in values}
 
 
 def finished() -> Run:

@@ -336,7 +336,7 @@ def test_the_pipeline_notebook_runs_the_others_and_leaves_their_notebooks(tiny_m
         "run_name": "all",
         "model_size": "tiny",
         "base_model": str(tiny_model),
-        "sft_parameters": short,
+        "sft_parameters": f"{short}, call_format: text",
         "kto_parameters": short,
         "evaluate_parameters": "limit: 2, max_tokens: 24, slots: 2",
         "export_parameters": "parity: none",
@@ -352,6 +352,10 @@ def test_the_pipeline_notebook_runs_the_others_and_leaves_their_notebooks(tiny_m
         "evaluate.ipynb",
         "export.ipynb",
     }
+    made = runs.Run(tmp_path / "runs" / "all-kto")
+    assert made.rendering()["call_format"] == "text"  # as its SFT run
+    shown = json.dumps(nbformat.read(folder / "kto.ipynb", 4).cells)
+    assert ">>>tool_call: " in shown and "<tool_call>" not in shown
     report = tmp_path / "runs" / "all-kto" / "evaluation" / "full_coverage"
     assert {"base.json", "all-sft.json", "all-kto.json", "report.html"} <= {path.name for path in report.iterdir()}
 

@@ -49,10 +49,10 @@ def _replies(model, tokenizer, prompts: list[dict], values: dict[str, Any], max_
     import torch
 
     from toolset_nb.evaluation.prompts import messages
-    from toolset_nb.runs import RENDERING
+    from toolset_nb.runs import rendering
     from toolset_nb.settings import EvaluateSettings
 
-    asking = EvaluateSettings(**{name: values[name] for name in RENDERING if name in values})
+    asking = EvaluateSettings(**rendering(values))
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     inputs = tokenizer.apply_chat_template(
         [messages(prompt, asking) for prompt in prompts],

@@ -9,7 +9,7 @@ from typing import Any
 from toolset_nb import rows
 from toolset_nb.jsonl import DataError
 from toolset_nb.paths import find_file, repo_root
-from toolset_nb.runs import RENDERING
+from toolset_nb.runs import rendering
 
 
 def data_path(name: str) -> Path:
@@ -33,7 +33,7 @@ def load_rows(settings: Any, method: str, values: dict[str, Any]) -> list[dict]:
     source = [row for _, row in rows.read(path)]
     if method == "sft":
         source = [row for row in source if row.get("label") is not False]
-    parts = rows.training_rows(source, **{name: values[name] for name in RENDERING if name in values})
+    parts = rows.training_rows(source, **rendering(values))
     if method == "kto":  # the two rows of a pair part at their last answer; what stands before it is in its prompt
         parts = list({part["id"].partition("#")[0]: part for part in parts}.values())
     return parts[: settings.max_rows or values.get("max_rows") or None]
