@@ -1,4 +1,4 @@
-"""Where files are that are named: as given, or under the repository. Holds no other configuration."""
+"""Where named files are: as given, or under the repository; and where short-lived ones go. Holds no other configuration."""
 
 import os
 from functools import cache
@@ -13,6 +13,11 @@ def repo_root() -> Path:
 def find_file(name: str) -> Path | None:
     """A file's path: as given, else relative to the repository (the working folder varies); None where neither is there."""
     return next((path for path in (Path(name).expanduser(), repo_root() / name) if path.is_file()), None)
+
+
+def memory_folder() -> str | None:
+    """A folder that lies in memory where there is one (several times as fast as a disk), else None."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @cache

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb import calls
+from toolset_nb.paths import memory_folder
 from toolset_nb.synth import similarity, variety, worlds
 from toolset_nb.synth.balance import Balance
 from toolset_nb.synth.plays import PLAYS
@@ -143,16 +144,16 @@ def _size(unit: list[dict]) -> int:
     return sum(len(turn["content"]) for turn in unit[0]["conversations"])
 
 
-def sft(count: int, seed: int = 0, split: str = "training", funnel: Funnel | None = None) -> Iterator[dict]:
+def sft(count: int, seed: int = 0, funnel: Funnel | None = None) -> Iterator[dict]:
     """About `count` rows of right answers, each behaviour by its share."""
-    for row, _ in _rows(count, seed, split, funnel if funnel is not None else Funnel(), contrast=False):
+    for row, _ in _rows(count, seed, funnel if funnel is not None else Funnel(), contrast=False):
         yield row
 
 
-def kto(count: int, seed: int = 1, split: str = "training", funnel: Funnel | None = None) -> Iterator[dict]:
+def kto(count: int, seed: int = 1, funnel: Funnel | None = None) -> Iterator[dict]:
     """About `count` rows, true and false in turn on the same prompt; `Balance` keeps their styles alike."""
     balance = Balance(seed)
-    for row, scene in _rows(count // 2, seed, split, funnel if funnel is not None else Funnel(), contrast=True):
+    for row, scene in _rows(count // 2, seed, funnel if funnel is not None else Funnel(), contrast=True):
         request, answer = row["conversations"]
         options = [
             (defect, _text(right) if right else answer["content"], _text(false))
@@ -176,12 +177,12 @@ def _text(blocks: list[calls.Block]) -> str:
     return calls.render(blocks, "text")
 
 
-def _rows(count: int, seed: int, split: str, funnel: Funnel, contrast: bool) -> Iterator[tuple[dict, Scene]]:
+def _rows(count: int, seed: int, funnel: Funnel, contrast: bool) -> Iterator[tuple[dict, Scene]]:
     spent: Counter[tuple[str, str]] = Counter()
     wanted = Counter({key: max(FEWEST, round(share * count)) for key, (share, _) in PLAYS.items()})
-    filter_, speaker = Filter(split), Speaker(seed, split)
-    pick = random.Random(f"generate {split} {seed}")
-    names, lap, number, idle = fixtures.names(split), 0, 0, 0
+    filter_, speaker = Filter(), Speaker(seed, "training")
+    pick = random.Random(f"generate training {seed}")
+    names, lap, number, idle = fixtures.names("training"), 0, 0, 0
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         originals = {name: worlds.build(name, Path(folder) / name) for name in names}
         while +wanted and idle < 40 * len(names):
@@ -198,11 +199,6 @@ def _rows(count: int, seed: int, split: str, funnel: Funnel, contrast: bool) -> 
                     break
             idle = idle + 1 if number == before else 0
             shutil.rmtree(place)
-
-
-def memory_folder() -> str | None:
-    """A folder that lies in memory where there is one (several times as fast), else None."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def _session(

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from toolset_nb import calls, tasks
-from toolset_nb.paths import repo_root
+from toolset_nb.paths import memory_folder, repo_root
 from toolset_nb.synth import worlds
-from toolset_nb.synth.generate import Filter, Funnel, memory_folder
+from toolset_nb.synth.generate import Filter, Funnel
 from toolset_nb.synth.plays import PLAYS
 from toolset_nb.synth.scenes import Rejected, Scene, texts, ungrounded
 from toolset_nb.synth.wording import Speaker

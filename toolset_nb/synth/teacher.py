@@ -14,10 +14,11 @@ from typing import Any
 
 from toolset_nb import calls, jsonl
 from toolset_nb.evaluation import open_target
+from toolset_nb.paths import memory_folder
 from toolset_nb.servers import Endpoint, RequestFailed
 from toolset_nb.settings import DatasetSettings, EvaluateSettings
 from toolset_nb.synth import worlds
-from toolset_nb.synth.generate import SYMBOLS, Filter, Funnel, digest, memory_folder
+from toolset_nb.synth.generate import SYMBOLS, Filter, Funnel, digest
 from toolset_nb.synth.scenes import ungrounded
 from toolset_nb.tools import CONTEXT_FIELDS, catalogue
 from toolset_nb.vault import fixtures

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolset_nb import calls
-from toolset_nb.paths import repo_root
+from toolset_nb.paths import memory_folder, repo_root
 from toolset_nb.tasks.arguments import agree
 from toolset_nb.tasks.states import state_fault
 from toolset_nb.tasks.words import word_faults
@@ -42,8 +42,7 @@ class Fixtures:
     """Private copies of sample vaults by name, in a folder that ends with the `with` block; for several threads."""
 
     def __enter__(self) -> "Fixtures":
-        place = "/dev/shm" if Path("/dev/shm").is_dir() else None  # several times as fast as a disk
-        self._folder, self._lock = tempfile.TemporaryDirectory(dir=place), threading.Lock()
+        self._folder, self._lock = tempfile.TemporaryDirectory(dir=memory_folder()), threading.Lock()
         self._built: dict[str, Vault] = {}
         self._copies = 0
         return self

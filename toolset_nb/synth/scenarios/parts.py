@@ -46,9 +46,9 @@ def reads(path: str, expected: str) -> Check:
     return lambda vault, _: vault.tree.read(path) == expected
 
 
-def found(field: str, least: int = 1) -> Check:
+def found(field: str) -> Check:
     """The result's list is not empty."""
-    return lambda _, result: len(result.get(field) or result.get("data", {}).get(field) or []) >= least
+    return lambda _, result: bool(result.get(field) or result.get("data", {}).get(field))
 
 
 def stored(table: str, key: str, field: str, value: Any) -> Check:
