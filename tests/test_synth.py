@@ -107,12 +107,14 @@ def test_the_splits_share_no_wording():
     assert sorted(one + two) == sorted(texts) and len(two) == 2 and not set(one) & set(two)
 
 
-def test_wordings_for_training_alone_come_after_the_others():
+def test_wordings_for_training_alone_are_taken_as_often_as_the_others():
     texts = wording.Wordings(f"wording {number}" for number in range(6))
     texts.training = ("later",)
     speaker = wording.Speaker(0, "training")
     taken = [speaker.request(texts, {}) for _ in range(12)]
-    assert "later" not in taken[:5] and "later" in taken
+    assert Counter(map(str, taken)) == dict.fromkeys(["later", *texts[:5]], 2)
+    asked = wording.Speaker(0, "evaluation")
+    assert {str(asked.request(texts, {})) for _ in range(9)} == {"wording 5"}
 
 
 @pytest.mark.parametrize(
@@ -454,6 +456,33 @@ def test_a_call_that_is_said_to_have_failed_fails(split, played, monkeypatch):
     assert tried.keys() == {key[1] for key in keys} and tried["no_match"] > 1
 
 
+def test_half_of_the_calls_in_training_name_no_option_and_a_task_takes_every_form(tmp_path):
+    original, forms = worlds.build("novel", tmp_path / "v"), ("files", "folders", "both", "dates")
+    for run, least, most in (("novel-0", 0.5, 0.6), ("", 0.2, 0.3)):
+        world = worlds.World(original, "novel", 0, run=run)
+        drawn = Counter(world.form(*forms, plain="both") for _ in range(2000))
+        assert least < drawn["both"] / 2000 < most and all(drawn[form] > 200 for form in forms), run
+
+
+def test_what_a_request_tells_of_was_done_and_is_done_again_by_verify(played, monkeypatch):
+    rows, done, call = played(8, ("continue_from_memory", "memory")), [], generate.Vault.call
+    monkeypatch.setattr(generate.Vault, "call", lambda self, name, given: done.append(name) or call(self, name, given))
+    assert list(generate.verify(rows)) == []
+    rows = sorted(rows, key=lambda row: (row["meta"]["run"], row["id"]))
+    texts = [text for row in rows for text in (row["meta"]["before"], row["conversations"][1]["content"])]
+    assert done == [each.name for text in texts for each in calls.parse(text).calls] and len(done) >= 2 * len(rows)
+
+
+def test_short_rows_in_english_come_first():
+    def row(number, language, text):
+        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": "tool_call: x"}]
+        meta = {"behaviour": "single_call", "tools": ["x"], "language": language}
+        return {"id": f"sft-{number}", "conversations": turns, "meta": meta}
+
+    made = [row(1, "de", "a"), row(2, "en", "b" * 99), row(3, "en", "c"), row(4, "de", "d"), row(5, "en", "e")]
+    assert [each["id"][-1] for each in generate.in_order(made)] == ["3", "5", "1", "4", "2"]
+
+
 def test_a_call_remembers_all_that_was_told_and_done(made):
     scene = scenes.Scene(None, wording.Speaker(0), "session", "default", memory=["Read A", "Moved B", "Listed C"])
     assert {scene.remembered() for _ in range(6)} == {"Read A; Moved B; Listed C"}
@@ -462,7 +491,11 @@ def test_a_call_remembers_all_that_was_told_and_done(made):
         if row["meta"]["behaviour"] == "continue_from_memory":
             told = first.arguments["context"]["sessionMemory"]
             assert told in row["conversations"][0]["content"]
-            assert not any(scenes.tells_of(told, path) for path in scenes.paths(first.arguments))
+            before = calls.parse(row["meta"]["before"]).calls
+            assert 1 <= len(before) <= 2
+            assert not [each for call in before for each in catalogue().check(call.name, call.arguments)]
+        else:
+            assert "before" not in row["meta"]
 
 
 def test_a_failed_call_is_remembered_only_where_the_request_tells_of_it():
@@ -488,22 +521,6 @@ def test_words_between_calls_fit_any_next_call():
         "Fine, on to the action itself.",
         "Now the second part.",
     }
-
-
-@pytest.mark.parametrize(
-    ("told", "path", "named"),
-    [
-        ("Made the folder Care/05 May/Tomatoes", "Care/05 May", True),
-        ("Made the folder Care/05 May/Tomatoes", "Care/05 May/Tomatoes.md", True),
-        ("Deleted the folder Care/05 May; read A", "Care/05 May/Beans.md", True),
-        ("Made the folder Care/05 May/Tomatoes", "Care/06 June/Beans.md", False),
-        ("Read Careful/Tomatoes", "Care/06 June.md", False),
-        ("Listed the agents", "", True),
-        ("Listed the agents", "/", True),
-    ],
-)
-def test_what_was_told_names_a_path_what_is_in_it_and_what_holds_it(told, path, named):
-    assert scenes.tells_of(told, path) == named
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,15 @@ def test_position_and_snippet_show_where(call):
     assert hit["content"].startswith("...") and hit["content"].endswith("...")
 
 
+@pytest.mark.parametrize(
+    "before", ["Spaß und Maße\n" * 40, unicodedata.normalize("NFD", "crème brûlée\n") * 40, "plain\n" * 40]
+)
+def test_a_position_counts_the_letters_of_the_note(vault, call, before):
+    (vault.tree.root / "Letters.md").write_text(text := f"{before}the needle, at last\n{before}", encoding="utf-8")
+    hit = search(call, "needle", snippetLength=50)[0]
+    assert hit["position"] == {"line": 41, "offset": text.index("needle")} and "needle" in hit["content"]
+
+
 def test_names_alone_when_content_is_left_out(call):
     call("contentManager_createContent", filePath="Other", content="cocoa")
     assert [hit["filePath"] for hit in search(call, "cocoa", includeContent=False)] == ["Drinks/Hot/Cocoa.md"]

@@ -44,6 +44,7 @@ class Scene:
     workspace: str
     named: str = "default"  # the workspace that the request names as where one works, in training that of every call
     memory: list[str] = field(default_factory=list)
+    before: list[calls.Call] = field(default_factory=list)  # what was done before the request, which tells of it
     contrast: bool = False  # also collect wrong answers
     refuses: Callable[[str], str] = lambda request: ""  # why a request cannot be used
     request: str = ""
@@ -54,6 +55,7 @@ class Scene:
     variant: str = ""
     wording: str = ""  # of the request, and its language
     language: str = "en"
+    about: str = ""  # what each call of the turn says that the session is about
     opening: str = ""  # sessionMemory before anything was done
     tried: str = ""  # what the request says was tried and failed, for sessionMemory
     matched: negatives.Wrong = field(default_factory=list)  # wrong answers that a behaviour is there to avoid
@@ -88,12 +90,14 @@ class Scene:
     # the assistant ------------------------------------------------------------------------------------------------
 
     def context(self, tool: str, slots: dict[str, str], workspace: str = "") -> dict[str, str]:
-        """The seven fields for this moment; in training they give no reason that nobody gave."""
+        """The seven fields for this moment; in training they tell nothing that nobody told, the session by its first call."""
         voice = voices()[tool] | (answers()["reasons"][tool] if self.training else {})
+        if self.training and not self.about:
+            self.about = self.speaker.fill(voice["session"], slots)
         return {
             "sessionId": self.session,
             "workspaceId": self.named if self.training else workspace or self.workspace,
-            "sessionDescription": self.world.theme,
+            "sessionDescription": self.about or self.world.theme,
             "sessionMemory": self.remembered(),
             "toolContext": self.speaker.fill(voice["why"], slots),
             "primaryGoal": self.speaker.fill(voice["goal"], slots),
@@ -124,33 +128,40 @@ class Scene:
         workspace: str = "",
         fails: bool = False,
     ) -> dict:
-        """Make a call, execute it, and return its result; `fails` says that the vault has to refuse it. Raises Rejected.
-
-        What the request tells of before was never done: in training the first call keeps away from where that was.
-        """
-        told = "" if self.tools or not self.training else "; ".join(self.memory)
+        """Make a call, execute it, and return its result; `fails` says that the vault has to refuse it. Raises Rejected."""
         made = {"context": self.context(tool, slots, workspace), **arguments}
+        self._show_result()
+        result = self._execute(tool, made, check, fails)
+        self.blocks.append(calls.Call(tool, made))
+        self.tools.append(tool)
+        self.results.append(result)
+        self.memory.append(self._told(tool, slots, result) if not fails else self._failed(tool, slots, result))
+        return result
+
+    def did(self, scenario: Scenario) -> None:
+        """Remember a call that the request tells of; in training it is made, and kept in `before`. Raises Rejected."""
+        arguments = dict(scenario.arguments)
+        home = arguments.pop("_workspace", "default")
+        if self.training:
+            made = {"context": self.context(scenario.tool, scenario.slots) | {"workspaceId": home}, **arguments}
+            self._execute(scenario.tool, made, scenario.check)
+            self.before.append(calls.Call(scenario.tool, made))
+            self.about = ""  # the turn is about something of its own
+        self.memory.append(self.speaker.fill(voices()[scenario.tool]["memory"], scenario.slots))
+
+    def _execute(self, tool: str, made: dict, check: Check, fails: bool = False) -> dict:
         if problems := catalogue().check(tool, made):
             raise Rejected("schema", f"{problems[0].field}: {problems[0].found}")
-        self._show_result()
-        if told and any(tells_of(told, path) for path in paths(arguments)):
-            raise Rejected("scenario", "the call is on what the request tells of before")
         result = self.world.vault.call(tool, made)
         if catalogue().tools[tool].mutates:
             self.world.changed()
         if result["success"] == fails:
             raise Rejected("execution", f"{result.get('code')} {result.get('error')}")
-        if told and any(tells_of(told, path) for path in paths(result)):
-            raise Rejected("scenario", "the result shows what the request tells of before")
         try:
             if not fails and not check(self.world.vault, result):
                 raise Rejected("state", "the vault does not look as it should")
         except (VaultError, LookupError, KeyError) as error:
             raise Rejected("state", str(error)) from None
-        self.blocks.append(calls.Call(tool, made))
-        self.tools.append(tool)
-        self.results.append(result)
-        self.memory.append(self._told(tool, slots, result) if not fails else self._failed(tool, slots, result))
         return result
 
     def _told(self, tool: str, slots: dict[str, str], result: dict) -> str:
@@ -256,25 +267,6 @@ def texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from texts(part)
-
-
-def paths(value: Any) -> Iterator[str]:
-    """Every path in arguments or a result, by the names of their fields; "" is the root."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from texts(part) if "path" in key.lower() else paths(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from paths(part)
-
-
-def tells_of(told: str, path: str) -> bool:
-    """Whether words about earlier calls name a path, something in it (so of the root always), or a folder that holds it."""
-    parts = path.split("/")
-    folders = ["/".join(parts[:at]) for at in range(1, len(parts))]
-    return path.strip("/").removesuffix(".md") in told or any(
-        re.search(rf"(?<![\w/]){re.escape(folder)}(?![\w/])", told) for folder in folders
-    )
 
 
 def _said(value: str, known: str) -> bool:

@@ -31,6 +31,7 @@ STOP = set(
 
 # milliseconds between the texts that a vault is built with, so that one note is the newest
 BETWEEN_CHANGES = 3 * 60_000
+PLAIN = 0.55  # share of the calls, in training, that are the plain form of their tool
 VARIED = ("titles", "lines", "contents", "prompts", "queries", "images", "sessions", "states", "agents", "workspaces")
 
 
@@ -187,6 +188,16 @@ class World:
     def query(self) -> str:
         """What the owner would look for."""
         return self.value("queries") if self.pick.random() < 0.7 else self.pick.choice(self.names or self.words)
+
+    def form(self, *forms: str, plain: str = "") -> str:
+        """One of a tool's forms; `plain`, else the first, names no option, as most requests do.
+
+        Models add options that they saw often. In tasks each form is drawn alike.
+        """
+        plain = plain or forms[0]
+        if self.training and self.pick.random() < PLAIN:
+            return plain
+        return self.pick.choice([form for form in forms if form != plain] if self.training else forms)
 
     @property
     def training(self) -> bool:

@@ -7,6 +7,7 @@ embeddings), for which the answers of `searchCapabilities` say no.
 import re
 import time
 import unicodedata
+from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ class Note(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A found note: score from 0 to 1, how it was found, and where the first word stands (-1: in the name only)."""
+    """A found note: score from 0 to 1, how it was found, and where in `lower` the first word stands (-1: in the name only)."""
 
     note: Note
     score: float
@@ -341,13 +342,21 @@ def _described(hit: Hit, query: str, length: int) -> dict:
     values, _ = front_matter(hit.note.text)
     folder, _, name = hit.note.path.rpartition("/")
     result = {"filePath": hit.note.path, "title": name.removesuffix(".md"), "score": round(hit.score, 3)}
-    result |= {"content": _snippet(hit.note.text, hit.offset, length), "searchMethod": hit.method}
+    offset = _unfolded(hit.note.text, hit.offset)
+    result |= {"content": _snippet(hit.note.text, offset, length), "searchMethod": hit.method}
     if values:
         result["frontmatter"] = values
     if hit.offset >= 0:
-        result["position"] = {"line": hit.note.lower.count("\n", 0, hit.offset) + 1, "offset": hit.offset}
+        result["position"] = {"line": hit.note.text.count("\n", 0, offset) + 1, "offset": offset}
     modified = datetime.fromtimestamp(hit.note.modified / 1000, UTC).isoformat().replace("+00:00", "Z")
     return result | {"metadata": {"fileExtension": "md", "parentFolder": folder, "modifiedTime": modified}}
+
+
+def _unfolded(text: str, offset: int) -> int:
+    """Where in a text stands what stands at an offset of its `folded` form, where ß are two letters."""
+    if offset < 0 or text.isascii():
+        return offset
+    return bisect_right(range(len(text)), offset, key=lambda at: len(folded(text[: at + 1])))
 
 
 def _snippet(text: str, offset: int, length: int) -> str:

@@ -5,7 +5,7 @@ from toolset_nb.synth import missteps, negatives, scenarios
 from toolset_nb.synth.plays import parts
 from toolset_nb.synth.plays.parts import Play
 from toolset_nb.synth.scenes import Scene
-from toolset_nb.synth.wording import behaviours, voices
+from toolset_nb.synth.wording import behaviours
 
 ANSWERED = {"training": 0.5, "evaluation": 0.15}  # share of single calls whose result is shown and summed up
 LOOKS = 0.9  # the same in training for tools that other behaviours begin with: most who ask for a list want the list
@@ -62,12 +62,11 @@ def several_calls(scene: Scene) -> None:
 
 def continue_from_memory(scene: Scene) -> None:
     """The request tells what was done before, in English; the call's memory repeats it."""
-    past = [parts.short(scene, parts.TOGETHER) for _ in range(scene.speaker.pick.choice([1, 1, 2]))]
-    told = [scene.speaker.fill(voices()[scenario.tool]["memory"], scenario.slots) for scenario in past]
+    for _ in range(scene.speaker.pick.choice([1, 1, 2])):
+        scene.did(parts.short(scene, parts.TOGETHER))
     scenario = parts.short(scene)
-    slots = {"memory": "; ".join(told), "request": parts.placed(scene, scene.words(scenario, "en"), scenario)}
+    slots = {"memory": "; ".join(scene.memory), "request": parts.placed(scene, scene.words(scenario, "en"), scenario)}
     scene.ask("continue", "memory", slots, "en")
-    scene.memory = told
     parts.perform(scene, scenario)
     parts.avoids(scene, "empty_session_memory")
     answer(scene, scenario, ("training",))

@@ -54,10 +54,8 @@ def list_models(world: World) -> tuple:
 
 
 def execute_prompt(world: World) -> tuple:
-    variant, (provider, model, _) = (
-        world.pick.choice(["plain", "file", "write", "agent"]),
-        world.pick.choice(world.vault.provider.models),
-    )
+    variant = world.form("plain", "file", "write", "agent")
+    provider, model, _ = world.pick.choice(world.vault.provider.models)
     slots = {"prompt": world.value("prompts"), "provider": provider, "model": model}
     arguments = dict(slots)
     if variant == "file":

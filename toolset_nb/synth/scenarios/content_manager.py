@@ -15,7 +15,7 @@ def create_content(world: World) -> tuple:
 
 
 def read_content(world: World) -> tuple:
-    variant = world.pick.choice(["whole", "whole", "lines", "numbered"])
+    variant = world.form("whole", "whole", "lines", "numbered")
     path = world.note(least_lines=6 if variant == "lines" else 0)
     slots, arguments = note_slots(path), {"filePath": path}
     if variant == "lines":

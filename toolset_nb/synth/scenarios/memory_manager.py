@@ -20,7 +20,7 @@ def load_session(world: World) -> tuple:
 
 
 def list_sessions(world: World) -> tuple:
-    variant = world.pick.choice(["all", "some", "oldest"])
+    variant = world.form("all", "some", "oldest")
     limit = world.pick.randint(2, 12)
     arguments = {"all": {}, "some": {"limit": limit}, "oldest": {"order": "asc"}}[variant]
     return variant, {"limit": str(limit)} if variant == "some" else {}, arguments, answered
@@ -61,7 +61,7 @@ def load_state(world: World) -> tuple:
 
 
 def list_states(world: World) -> tuple:
-    variant, limit = world.pick.choice(["all", "tag", "some"]), world.pick.randint(2, 12)
+    variant, limit = world.form("all", "tag", "some"), world.pick.randint(2, 12)
     tag = world.pick.choice(
         sorted({tag for state in world.vault.state.data["states"].values() for tag in state["tags"]}) or ["draft"]
     )
@@ -98,7 +98,7 @@ def create_workspace(world: World) -> tuple:
 
 
 def list_workspaces(world: World) -> tuple:
-    variant, limit = world.pick.choice(["all", "name", "recent"]), world.pick.randint(2, 6)
+    variant, limit = world.form("all", "name", "recent"), world.pick.randint(2, 6)
     arguments = {"all": {}, "name": {"sortBy": "name"}, "recent": {"sortBy": "lastAccessed", "limit": limit}}[variant]
     return variant, {"limit": str(limit)} if variant == "recent" else {}, arguments, found("workspaces")
 

@@ -11,7 +11,7 @@ HELD = 0.7  # share of the narrowed searches, in training, for what is there
 
 
 def search_content(world: World) -> tuple:
-    variant, query = world.pick.choice(["words", "words", "folder", "few", "names"]), world.query()
+    variant, query = world.form("words", "words", "folder", "few", "names"), world.query()
     slots, arguments, check = {"query": query}, {"query": query}, found("results")
     if variant == "folder":
         slots["folder"], check = world.folder(empty=False), answered
@@ -53,7 +53,7 @@ def _around(milliseconds: int, world: World) -> dict[str, str]:
 
 
 def search_directory(world: World) -> tuple:
-    variant, folder = world.pick.choice(["files", "folders", "both", "dates", "type"]), world.folder(empty=False)
+    variant, folder = world.form("files", "folders", "both", "dates", "type", plain="both"), world.folder(empty=False)
     inside, check = list(world.vault.tree.walk(folder)), answered
     query = name_word(
         world, [e.path for e in inside if e.is_folder == (variant == "folders")] or [e.path for e in inside]
@@ -77,7 +77,7 @@ def search_directory(world: World) -> tuple:
 def search_memory(world: World) -> tuple:
     if world.training and world.pick.random() < RECORDED:
         return _recorded(world)
-    variant, query, home = world.pick.choice(["any", "calls", "sessions", "states", "dates"]), world.query(), "default"
+    variant, query, home = world.form("any", "calls", "sessions", "states", "dates"), world.query(), "default"
     period, check = dates(world) if variant == "dates" else {}, answered
     if _held(world):
         query, moment, home = _remembered(world, variant)

@@ -59,7 +59,7 @@ def move_note(world: World) -> tuple:
 
 
 def duplicate_note(world: World) -> tuple:
-    path, variant = world.note(), world.pick.choice(["copy", "copy", "count", "replace"])
+    path, variant = world.note(), world.form("copy", "copy", "count", "replace")
     if variant == "replace":
         copy = world.pick.choice([other for other in world.notes() if other != path])
     else:
@@ -74,7 +74,7 @@ def duplicate_note(world: World) -> tuple:
 
 
 def list_directory(world: World) -> tuple:
-    variant = world.pick.choice(["folder", "folder", "root", "files", "folders", "filter", "deep"])
+    variant = world.form("folder", "folder", "root", "files", "folders", "filter", "deep")
     path = "" if variant == "root" else world.folder(empty=False)
     slots, arguments = {"folder": path}, {"path": path}
     if variant in ("files", "folders"):
@@ -90,6 +90,6 @@ def list_directory(world: World) -> tuple:
 
 
 def open_note(world: World) -> tuple:
-    path, variant = world.note(), world.pick.choice(["open", "open", "tab", "split", "window"])
+    path, variant = world.note(), world.form("open", "open", "tab", "split", "window")
     arguments = {"path": path} | ({} if variant == "open" else {"mode": variant})
     return variant, note_slots(path), arguments, lambda vault, _: vault.state.data["ui"]["open"]["path"] == path
