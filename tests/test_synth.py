@@ -473,6 +473,15 @@ def test_what_a_request_tells_of_was_done_and_is_done_again_by_verify(played, mo
     assert done == [each.name for text in texts for each in calls.parse(text).calls] and len(done) >= 2 * len(rows)
 
 
+def test_a_session_is_about_its_first_call(made, played):
+    keys = [key for key in plays.PLAYS if key[0] in ("verify_before_acting", "recover_from_error")]
+    for row in [*made[0], *played(4, *keys, maker=generate.kto)]:
+        called = calls.parse(row["conversations"][1]["content"]).calls
+        if row["label"] and called:
+            said = {call.arguments["context"]["sessionDescription"] for call in called}
+            assert len(said) == 1 and said <= set(wording.answers()["reasons"][called[0].name]["session"]), row["id"]
+
+
 def test_short_rows_in_english_come_first():
     def row(number, language, text):
         turns = [{"role": "user", "content": text}, {"role": "assistant", "content": "tool_call: x"}]

@@ -55,7 +55,7 @@ class Scene:
     variant: str = ""
     wording: str = ""  # of the request, and its language
     language: str = "en"
-    about: str = ""  # what each call of the turn says that the session is about
+    about: dict[str, str] = field(default_factory=dict)  # what the session is about when a tool's call is the first
     opening: str = ""  # sessionMemory before anything was done
     tried: str = ""  # what the request says was tried and failed, for sessionMemory
     matched: negatives.Wrong = field(default_factory=list)  # wrong answers that a behaviour is there to avoid
@@ -92,12 +92,13 @@ class Scene:
     def context(self, tool: str, slots: dict[str, str], workspace: str = "") -> dict[str, str]:
         """The seven fields for this moment; in training they tell nothing that nobody told, the session by its first call."""
         voice = voices()[tool] | (answers()["reasons"][tool] if self.training else {})
-        if self.training and not self.about:
-            self.about = self.speaker.fill(voice["session"], slots)
+        first = self.tools[0] if self.tools else tool
+        if self.training and first not in self.about:
+            self.about[first] = self.speaker.fill(voice["session"], slots)
         return {
             "sessionId": self.session,
             "workspaceId": self.named if self.training else workspace or self.workspace,
-            "sessionDescription": self.about or self.world.theme,
+            "sessionDescription": self.about.get(first, self.world.theme),
             "sessionMemory": self.remembered(),
             "toolContext": self.speaker.fill(voice["why"], slots),
             "primaryGoal": self.speaker.fill(voice["goal"], slots),
@@ -146,7 +147,7 @@ class Scene:
             made = {"context": self.context(scenario.tool, scenario.slots) | {"workspaceId": home}, **arguments}
             self._execute(scenario.tool, made, scenario.check)
             self.before.append(calls.Call(scenario.tool, made))
-            self.about = ""  # the turn is about something of its own
+            self.about.clear()  # the turn is about something of its own
         self.memory.append(self.speaker.fill(voices()[scenario.tool]["memory"], scenario.slots))
 
     def _execute(self, tool: str, made: dict, check: Check, fails: bool = False) -> dict:
