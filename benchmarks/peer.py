@@ -262,6 +262,7 @@ def main() -> int:
         table["gold", *gold] += 1
         table["one change left out", *wrong] += 1
         if gold[0] != gold[1] or wrong[0] != wrong[1]:
+            unexplained += 1
             print(f"  differs: {task['id']}: gold {gold}, mutated {wrong} (ours, BFCL)")
     print("final state: (kind, ours passes, BFCL passes) tasks")
     for key, count in sorted(table.items()):

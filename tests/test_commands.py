@@ -7,6 +7,7 @@ import pytest
 
 from toolset_nb import runs
 from toolset_nb.__main__ import main
+from toolset_nb.paths import repo_root
 
 CALL = (
     '<tool_call>\n{"name": "vaultManager_createFolder", "arguments": {"context": {"sessionId": '
@@ -92,24 +93,38 @@ def test_two_evaluations_are_compared(httpserver, prompts, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "### before → after" in printed and "- Fixed: mine-0, mine-1, mine-2" in printed
     assert main(["compare", str(tmp_path / "nothing"), files[0]]) == 1
+    assert main(["compare", str(tmp_path / "before"), str(tmp_path / "after")]) == 0  # folders of reports
+
+
+def test_the_model_in_the_box_is_compared_by_its_name_in_the_projects_folder_too(monkeypatch, capsys):
+    monkeypatch.chdir(repo_root())
+    assert main(["compare", "finished", "finished"]) == 0
+    assert "### finished → finished" in capsys.readouterr().out
 
 
 def test_models_of_one_server_and_of_all(httpserver, monkeypatch, capsys):
     address = serve(httpserver, CALL)
     assert main(["list-models", address]) == 0
     assert capsys.readouterr().out.split() == ["one", "two"]
-    monkeypatch.setenv("LLAMACPP_PORT", "9")
-    for name in ("OLLAMA", "LMSTUDIO", "TRANSFORMERS", "OPENAI"):
+    for name in ("LLAMACPP", "LMSTUDIO"):
         monkeypatch.setenv(f"{name}_PORT", "9")
-    monkeypatch.setenv("VLLM_PORT", str(httpserver.port))
+    monkeypatch.setenv("OLLAMA_PORT", "10")
+    for name in ("VLLM", "TRANSFORMERS", "OPENAI"):  # one port for all three, as by default
+        monkeypatch.setenv(f"{name}_PORT", str(httpserver.port))
+    httpserver.expect_request("/version").respond_with_json({"version": "0.11"})
     assert main(["list-models"]) == 0
     printed = capsys.readouterr().out
-    assert "vllm#one" in printed and "Ollama at http://127.0.0.1:9: nothing answers" in printed
+    assert "here\n  base\n" in printed and "  finished\n" in printed
+    assert printed.count("  vllm#one\n") == printed.count("#one") == 1
+    assert "Ollama at http://127.0.0.1:10: nothing answers" in printed
+    assert "llama.cpp server, LM Studio at http://127.0.0.1:9: nothing answers" in printed
     assert main(["list-models", "http://127.0.0.1:9"]) == 3
+    assert main(["list-models", "olama"]) == 1
+    assert "'olama' is no server: expected llamacpp, ollama, " in capsys.readouterr().err
 
 
 def test_check_endpoint_says_what_to_do(httpserver, capsys):
-    assert main(["check-endpoint", f"{serve(httpserver, CALL)}#one"]) == 0
+    assert main(["check-endpoint", f"{serve(httpserver, CALL)}#one", "--context", "8192"]) == 0
     assert "✓ model: one" in capsys.readouterr().out
     assert main(["check-endpoint", "ollama+http://127.0.0.1:9#m"]) == 3
     assert "ollama serve" in capsys.readouterr().out

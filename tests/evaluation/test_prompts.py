@@ -36,6 +36,11 @@ def test_a_bad_prompt_set_is_named_with_its_field(content, words, tmp_path):
         load_prompts(str(path))
 
 
+def test_a_path_is_read_from_the_repositorys_root_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_prompts("datasets/prompts/baseline.json") == load_prompts("baseline")
+
+
 def test_prompts_are_chosen_by_all_their_tags_and_a_limit(tmp_path):
     path = tmp_path / "set.json"
     path.write_text(json.dumps([GOOD, {**GOOD, "id": "full-02", "tags": ["single"]}, {**GOOD, "id": "full-03"}]))

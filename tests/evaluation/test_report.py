@@ -90,6 +90,13 @@ def test_trials_give_pass_hat_and_intervals_by_task():
     assert "pass_hat" in plots.figures([entry])
 
 
+def test_trials_are_shown_by_their_share_and_what_was_not_answered_as_that():
+    turns = iter([RIGHT, RequestFailed("busy"), "Shall I?", RequestFailed("busy")])
+    text = markdown([made(lambda chat: next(turns), asked=prompts(2), trials=2)])
+    lines = [line for line in text.splitlines() if line.startswith("| q")]
+    assert [line.split("|")[-2].strip() for line in lines] == [f"50% {TOOL}", "– not answered"]
+
+
 def test_the_report_fits_its_schema(records):
     schema = json.loads((repo_root() / "schemas" / "report.json").read_text("utf-8"))
     found = jsonschema_rs.validator_for(schema)

@@ -110,6 +110,9 @@ def test_other_conditions_begin_anew_and_the_old_answers_are_kept_aside(tmp_path
     evaluate(endpoint, prompts(1), SETTINGS, journal=journal(tmp_path, temperature=0.7))
     assert len(endpoint.asked) == 1
     assert len((tmp_path / "m.jsonl.old").read_text().splitlines()) == 2
+    evaluate(Script({"q0": RIGHT}), prompts(1), SETTINGS, journal=journal(tmp_path))
+    conditions = [json.loads((tmp_path / f"m.jsonl{end}").read_text().splitlines()[0]) for end in (".old", ".old2", "")]
+    assert conditions[0] == conditions[2] != conditions[1]
 
 
 def test_the_time_of_all_sessions_is_kept(tmp_path):
@@ -307,7 +310,8 @@ def test_the_manifest_holds_the_file_that_is_served_and_the_versions(tmp_path, m
     endpoint.gguf.write_bytes(b"weights")
     monkeypatch.setattr(targets, "_base", lambda: "owner/model")
     made = evaluation.manifest("base", endpoint, EvaluateSettings(), prompts(1), "base")
-    assert (made["target"], made["base_model"], made["quantisation"]) == ("base", "owner/model", "q4_k_m")
+    assert (made["target"], made["quantisation"]) == ("base", "q4_k_m")
+    assert made["base_model"] == {"name": "owner/model", "revision": None}  # as in a run's record
     assert made["gguf_sha256"] == runs.file_hash(endpoint.gguf)
     assert made["packages"].keys() >= {"python", "toolset_nb", "transformers"}
 

@@ -163,6 +163,71 @@ def test_records_are_filtered(session, say):
     assert ids(status="regressions") == ["mine-0"] and ids(status="fixes") == ["mine-1"]
     assert ids(status="differences") == ["mine-0", "mine-1"]
 
+    session.reports[1]["records"][0] |= {"error": "HTTP 503", "passed": False, "failures": ["infra"]}
+    assert ids(status="not answered") == ["mine-0"] and ids(status="regressions") == []
+    assert ids(status="failed") == ["mine-2"] and ids(status="differences") == ["mine-1"]
+
+
+def test_models_stand_in_the_order_of_the_last_run(session, say):
+    run(session)
+    session.change(targets=f"{say('Shall I?')}#n,{session.config.targets}")
+    run(session)
+    assert [entry["metadata"]["model"] for entry in session.comparable()] == ["n", "m"]
+
+
+def test_what_differs_between_the_trials_of_one_model_is_no_regression(session, say):
+    session.change(targets=f"{say(RIGHT)}#m", trials=2)
+    run(session)
+    session.reports[0]["records"][1] |= {"passed": False}
+    session.add([{**session.reports[0], "metadata": {**session.reports[0]["metadata"], "model": "n"}}])
+    assert session.records(status="regressions") == session.records(status="differences") == []
+
+
+def test_nothing_is_started_with_a_setting_that_is_wrong(session):
+    from toolset_nb.panel import form
+
+    page, draw = form.form(session, lambda: None)
+    draw()
+    find(page, "FloatText", "temperature").value = 5
+    find(page, "Button", "Start").click()
+    shown = [child.value for child in page.children if type(child).__name__ == "HTML"]
+    assert any("not started: " in text and "temperature" in text for text in shown)
+    assert not session.running and session.reports == [] and not any("papermill" in text for text in shown)
+
+
+def test_an_address_is_asked_as_it_is_typed_and_a_wrong_one_is_told(session):
+    from toolset_nb.panel import window
+
+    page, _ = window._endpoint(session, lambda: None)
+    place, (address, model), buttons, status, card = page.children[0], page.children[1].children, *page.children[2:]
+    place.value = "OpenAI-compatible server"
+    address.value = session.config.targets.removeprefix("openai+http://").removesuffix("#m")
+    find(buttons, "Button", "Detect").click()
+    assert model.options == ("m", "n") and status.value == "2 models"
+    find(buttons, "Button", "Check").click()
+    assert "ready" in status.value and "answers" in card.value
+    find(buttons, "Button", "Add it").click()
+    assert evaluation.target_names(session.config)[1:] == [f"openai+{address.value}#m"]
+    session.config = session.config.model_copy(update={"prompt_set": "none.json"})
+    find(buttons, "Button", "Check").click()
+    assert "no file none.json" in status.value
+
+
+def test_reports_are_loaded_by_a_button(session, tmp_path):
+    from toolset_nb.panel import window
+
+    run(session)
+    session.save(str(tmp_path / "out"))
+    other = panel.Session(session.config)
+    page, draw = window._compare(other, lambda: None)
+    (path, load, note), words = page.children[0].children, page.children[1]
+    for place, said in ((tmp_path / "none", "no report"), (tmp_path / "out", "1 reports loaded")):
+        path.value = str(place)
+        load.click()
+        assert said in note.value
+    draw()
+    assert "request errors" in words.value
+
 
 def test_a_prompt_is_asked_again_and_shown_as_curl(session, say):
     run(session)
@@ -251,10 +316,11 @@ def test_a_pair_of_the_users_own_prompt_is_valid_and_one_of_ours_is_refused(sess
     assert [str(finding) for finding in rules.validate([target])] == []
     with pytest.raises(evaluation.EvaluationError, match="a call with a context"):
         session.keep_as_negative(session.records()[1], target)  # it asked: there is no context to take
-    session.reports[0]["metadata"]["prompt_set"] = "tasks"
     session.prompt_of = lambda record: PROMPTS[2]
-    with pytest.raises(evaluation.EvaluationError, match="is an evaluation set"):
-        session.keep_as_negative(session.records()[2], target)
+    for name in ("tasks", "datasets/prompts/tasks.json", str(repo_root() / "datasets" / "prompts" / "tasks.json")):
+        session.reports[0]["metadata"]["prompt_set"] = name
+        with pytest.raises(evaluation.EvaluationError, match="is an evaluation set"):
+            session.keep_as_negative(session.records()[2], target)
 
 
 @pytest.mark.parametrize(

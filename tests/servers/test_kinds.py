@@ -124,12 +124,16 @@ def test_an_unknown_server_is_taken_as_openai_compatible(httpserver):
 
 def test_a_target_names_kind_address_and_model(lmstudio):
     settings = {"host": "127.0.0.1", "port": lmstudio.port}
-    for target in (f"{address(lmstudio)}#phi-4", f"lmstudio+{address(lmstudio)}#phi-4"):
+    plain = address(lmstudio).removeprefix("http://")
+    for target in (f"{address(lmstudio)}#phi-4", f"{plain}#phi-4", f"lmstudio+{plain}/v1#phi-4"):
         with connect(target) as endpoint:
-            assert (endpoint.kind.name, endpoint.model) == ("lmstudio", "phi-4")
+            assert (endpoint.kind.name, endpoint.url, endpoint.model) == ("lmstudio", address(lmstudio), "phi-4")
     with connect("lmstudio", **settings) as endpoint:
         assert (endpoint.url, endpoint.model) == (address(lmstudio), "qwen3-8b")
-    assert is_server("ollama#x") and is_server("http://h:1") and not is_server("latest") and not is_server("my-run")
+    assert all(map(is_server, ("ollama#x", "http://h:1", "localhost:1234", "[::1]:80#m", "vllm+box#m")))
+    assert not any(map(is_server, ("latest", "latest:sft", "my-run", "runs/a:b", "a+b")))
+    with pytest.raises(SettingsError, match="'olama' is no server: expected llamacpp"):
+        connect("olama#x")
 
 
 def test_host_and_port_come_from_the_environment(monkeypatch):

@@ -51,14 +51,14 @@ def _asked() -> dict[str, str]:
     """Server, model and prompt set as a person chooses them from lists; raises KeyboardInterrupt when the input ends."""
     from toolset_nb import evaluation, runs
     from toolset_nb.servers import RequestFailed, kinds
-    from toolset_nb.servers.kinds import connect
+    from toolset_nb.servers.kinds import connect, is_server
 
     *own, shipped = runs.complete_names()
     places = ["base", *own[:5], shipped, *(name for name in kinds() if name != "openai"), "another address"]
     place = _choice("What shall be evaluated?", places)
     if place == "another address":
         place = input("Address, such as http://127.0.0.1:8080: ").strip()
-    if place in kinds() or place.startswith("http"):
+    if is_server(place):
         try:
             with connect(place, timeout=10, retries=0) as endpoint:
                 names = endpoint.models()
@@ -88,35 +88,37 @@ def _choice(question: str, options: list[str]) -> str:
 def compare(options: argparse.Namespace) -> int:
     """Compare two or more evaluations on the same prompts: paired difference, interval, McNemar, fixed and broken."""
     from toolset_nb import evaluation
-    from toolset_nb.evaluation.targets import saved_report
+    from toolset_nb.evaluation.targets import report_place
 
-    reports = []
-    for name in options.runs:
-        path = Path(name)
-        if not path.exists():
-            path = saved_report(name, options.prompt_set)
-        reports += evaluation.read_reports(path)
-    text = evaluation.comparison(reports)
-    print(evaluation.table(reports), "", text, sep="\n")
+    places = [report_place(name, options.prompt_set, alone=True) for name in options.runs]
+    reports = [report for place in places for report in evaluation.read_reports(place)]
+    print(evaluation.table(reports), "", evaluation.comparison(reports), sep="\n")
     return 0
 
 
 def list_models(options: argparse.Namespace) -> int:
-    """Print the models that a server names; without one, those of every server that answers on this machine."""
+    """Print the models that a server names; without one, the runs here and the models of every server that answers."""
+    from toolset_nb import runs
     from toolset_nb.servers import RequestFailed, connect, kinds
 
     if options.target:
         with connect(f"{options.target}#-", options.host, options.port, timeout=10, retries=0) as endpoint:
             print("\n".join(endpoint.models()) or "no models")
         return 0
-    found = 0
+    print("here", *(f"  {name}" for name in ("base", *runs.complete_names())), sep="\n")
+    places: dict[str, list[Any]] = {}  # an address -> the kinds of server that listen there
     for kind in kinds().values():
+        places.setdefault(kind.address(options.host, options.port), []).append(kind)
+    found = 0
+    for url, there in places.items():
+        name = f"{there[0].name}#-" if len(there) == 1 else f"{url}#-"  # several: it is recognised by what it answers
         try:
-            with connect(f"{kind.name}#-", options.host, options.port, timeout=3, retries=0) as endpoint:
-                names, found = endpoint.models(), found + 1
-            print(f"{kind.title} at {endpoint.url}", *(f"  {kind.name}#{name}" for name in names), sep="\n")
+            with connect(name, options.host, options.port, timeout=3, retries=0) as endpoint:
+                models, found = endpoint.models(), found + 1
+            said = endpoint.kind.name if url == endpoint.kind.address(options.host, options.port) else url
+            print(f"{endpoint.kind.title} at {url}", *(f"  {said}#{model}" for model in models), sep="\n")
         except RequestFailed:
-            print(f"{kind.title} at {kind.address(options.host, options.port)}: nothing answers")
+            print(f"{', '.join(kind.title for kind in there)} at {url}: nothing answers")
     return 0 if found else 3
 
 
@@ -126,7 +128,9 @@ def check_endpoint(options: argparse.Namespace) -> int:
     from toolset_nb.servers.preflight import preflight
 
     values = {
-        name: getattr(options, name) for name in ("tool_exposure", "tools_as", "host", "port") if getattr(options, name)
+        name: getattr(options, name)
+        for name in ("tool_exposure", "tools_as", "context", "host", "port")
+        if getattr(options, name)
     }
     config = settings.check(settings.EvaluateSettings, values)
     card = preflight(options.target, config, evaluation.load_prompts("full_coverage"))
@@ -186,7 +190,7 @@ def add(commands: Any) -> None:
     _strict(command)
 
     for name, action, words in (
-        ("list-models", list_models, "the models a server names; without a server, those of all that answer"),
+        ("list-models", list_models, "the models a server names; without a server, runs here and all that answer"),
         ("check-endpoint", check_endpoint, "does a server answer, see the tools, have enough context: and what to do"),
     ):
         command = commands.add_parser(name, help=words)
@@ -196,5 +200,6 @@ def add(commands: Any) -> None:
         if name == "check-endpoint":
             command.add_argument("--tool-exposure", metavar="CHOICE")
             command.add_argument("--tools-as", metavar="CHOICE")
+            command.add_argument("--context", metavar="N", help="length to ask for, where the server takes it (Ollama)")
         command.set_defaults(run=action)
         _strict(command)

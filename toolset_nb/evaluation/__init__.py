@@ -6,11 +6,11 @@ paired tests; targets: what is asked, and how; runner, journal: many attempts, r
 
 from toolset_nb.evaluation.agent import attempt
 from toolset_nb.evaluation.journal import Journal
-from toolset_nb.evaluation.prompts import EvaluationError, load_prompts, messages, prompt_sets
-from toolset_nb.evaluation.report import comparison, markdown, read_reports, report, save, summarise, table
+from toolset_nb.evaluation.prompts import EvaluationError, load_prompts, messages, prompt_file, prompt_sets
+from toolset_nb.evaluation.report import comparison, markdown, read_reports, report, save, shares, summarise, table
 from toolset_nb.evaluation.runner import Control, Progress, evaluate, exit_code, run
 from toolset_nb.evaluation.targets import asking, manifest, open_target, report_folder, target_gguf, target_names
-from toolset_nb.evaluation.verdicts import MEASURES, Record, judge
+from toolset_nb.evaluation.verdicts import MEASURES, Record, agents, judge
 
 __all__ = [
     "MEASURES",
@@ -19,6 +19,7 @@ __all__ = [
     "Journal",
     "Progress",
     "Record",
+    "agents",
     "asking",
     "attempt",
     "comparison",
@@ -30,12 +31,14 @@ __all__ = [
     "markdown",
     "messages",
     "open_target",
+    "prompt_file",
     "prompt_sets",
     "read_reports",
     "report",
     "report_folder",
     "run",
     "save",
+    "shares",
     "summarise",
     "table",
     "target_gguf",

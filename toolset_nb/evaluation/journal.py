@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from dataclasses import asdict, fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ class Journal:
     """The attempts of one target on disk, one JSON object a line, after a first line with their conditions.
 
     Each line also holds the `seconds` that went by until it was written, since the line before or the start of its session;
-    `seconds` is their sum for each (prompt, trial). Lines of other conditions are put aside as `<name>.old`; a torn last line
-    is left out.
+    `seconds` is their sum for each (prompt, trial). Lines of other conditions are put aside as `<name>.old`, `.old2`, ...; a
+    torn last line is left out.
     """
 
     def __init__(self, path: Path, conditions: dict[str, Any], resume: bool = True):
@@ -33,9 +34,13 @@ class Journal:
             if resume and lines and lines[0] == {"conditions": conditions}:
                 self._take(lines[1:])
             else:
-                os.replace(path, path.with_suffix(".jsonl.old"))
+                os.replace(path, self._aside())
         self._rewrite()
         self._last = time.perf_counter()
+
+    def _aside(self) -> Path:
+        names = (self.path.with_suffix(f".jsonl.old{number if number > 1 else ''}") for number in count(1))
+        return next(path for path in names if not path.exists())
 
     def _take(self, lines: list[dict[str, Any]]) -> None:
         known = {field.name for field in fields(Record)}

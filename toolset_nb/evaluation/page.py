@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from toolset_nb.evaluation.verdicts import FAILURES, MEASURES
+from toolset_nb.evaluation.verdicts import FAILURES, MEASURES, agents, called
 
 TEMPLATE = Path(__file__).with_name("page.html")
 KEPT = [
@@ -85,7 +85,8 @@ def _measures(reports: list[dict[str, Any]]) -> str:
 
 def _kept(record: dict[str, Any]) -> dict[str, Any]:
     why = [issue["message"][:300] for issue in record["validator"].get("issues", [])][:8]
-    return {key: record[key] for key in KEPT} | {"why": why}
+    made = {"agents": sorted(agents(record["expected_tools"])), "called": called(record), "why": why}
+    return {key: record[key] for key in KEPT} | made
 
 
 def _conditions(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Prompt sets: which there are, reading and checking one, and the chat that a prompt becomes."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from toolset_nb.errors import ToolsetError
-from toolset_nb.paths import repo_root
+from toolset_nb.paths import find_file, repo_root
 from toolset_nb.settings import EvaluateSettings
 
 
@@ -17,11 +18,11 @@ def prompt_sets() -> list[str]:
     return sorted(path.stem for path in (repo_root() / "datasets" / "prompts").glob("*.json"))
 
 
-def prompt_file(name: str):
-    """The file of a prompt set: a name under datasets/prompts, or a JSON file's path."""
-    from pathlib import Path
-
-    return Path(name) if name.endswith(".json") else repo_root() / "datasets" / "prompts" / f"{name}.json"
+def prompt_file(name: str) -> Path:
+    """The file of a prompt set: a name under datasets/prompts, or a JSON file's path, as given or from the repository's root."""
+    if name.endswith(".json"):
+        return find_file(name) or Path(name)
+    return repo_root() / "datasets" / "prompts" / f"{name}.json"
 
 
 def load_prompts(name: str, tags: str = "", limit: int = 0) -> list[dict]:

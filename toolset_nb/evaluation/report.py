@@ -15,7 +15,7 @@ from toolset_nb.evaluation.page import page
 from toolset_nb.evaluation.prompts import EvaluationError
 from toolset_nb.evaluation.statistics import compare, pass_hat, rate
 from toolset_nb.evaluation.targets import file_name
-from toolset_nb.evaluation.verdicts import ACTIONS, FAILURES, MEASURES, OPTIONAL, VERSION, Record
+from toolset_nb.evaluation.verdicts import ACTIONS, FAILURES, MEASURES, OPTIONAL, VERSION, Record, agents, called
 from toolset_nb.tools import catalogue
 
 COLUMNS = [
@@ -87,7 +87,7 @@ def summarise(records: list[Record]) -> dict[str, Any]:
         "confusion": _confusion(judged),
         "by_tag": _grouped(judged, lambda record: record.tags),
         "by_level": _grouped(judged, lambda record: [record.level] if record.level else []),
-        "by_agent": _grouped(judged, _agents),
+        "by_agent": _grouped(judged, lambda record: agents(record.expected_tools)),
         "by_tool": _grouped(judged, lambda record: set(record.expected_tools)),
         "top_failure_reasons": [list(item) for item in reasons.most_common(10)],
         "latency_s": {
@@ -112,17 +112,22 @@ def by_case(records: Iterable[Record], measure: str = "passed") -> dict[str, lis
     return dict(found)
 
 
-def flags_of(entry: dict[str, Any], measure: str = "passed") -> dict[str, list[bool]]:
-    """The same from a report."""
-    return by_case((Record(**row) for row in entry["records"] if row["error"] is None), measure)
+def flags_of(entry: dict[str, Any]) -> dict[str, list[bool]]:
+    """Task -> whether each of its judged attempts passed, from a report."""
+    return by_case(Record(**row) for row in entry["records"] if row["error"] is None)
 
 
-def compared(before: dict[str, Any], after: dict[str, Any], measure: str = "passed") -> dict[str, Any]:
+def shares(entry: dict[str, Any]) -> dict[str, float]:
+    """Task -> the share of its judged attempts that passed; tasks that the server never answered are not in it."""
+    return {case_id: sum(flags) / len(flags) for case_id, flags in flags_of(entry).items()}
+
+
+def compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """`statistics.compare` of two reports; raises EvaluationError when they are not about the same prompts."""
     if before["metadata"]["prompt_set_sha256"] != after["metadata"]["prompt_set_sha256"]:
         one, two = (e["metadata"]["prompt_set"] for e in (before, after))
         raise EvaluationError(f"{one} and {two} are not the same prompts: only runs on one prompt set can be compared")
-    return compare(flags_of(before, measure), flags_of(after, measure))
+    return compare(flags_of(before), flags_of(after))
 
 
 def read_reports(path: Path | str) -> list[dict[str, Any]]:
@@ -212,9 +217,9 @@ def markdown(reports: list[dict[str, Any]]) -> str:
         "| prompt | expected | " + " | ".join(e["metadata"]["model"] for e in reports) + " |",
     ]
     out += ["|---|---|" + "---|" * len(reports)]
-    rows = [{record["case_id"]: record for record in reversed(entry["records"])} for entry in reports]
-    for case_id, record in rows[0].items().__reversed__():
-        cells = [_seen(found.get(case_id)) for found in rows]
+    rows = [_by_task(entry) for entry in reports]
+    for case_id, (record, *_) in rows[0].items():
+        cells = [_seen(found.get(case_id, [])) for found in rows]
         question = " ".join(record["question"].replace("|", "/").split())[:90]
         wanted = ", ".join(record["expected_tools"]) or record["expected"]
         out.append(f"| {question} | {wanted} | {' | '.join(cells)} |")
@@ -339,14 +344,20 @@ def eval_results(entry: dict[str, Any]) -> str:
     return yaml.safe_dump(eval_result_entries_to_yaml([made]), sort_keys=False)
 
 
-def called(row: dict[str, Any]) -> str:
-    """The tools of a record, or its kind of reply where it has none."""
-    names = [call["name"] for call in row["validator"].get("tool_calls", [])]
-    return ", ".join(names) or (row["action"] if row["outcome"] == "text" else row["outcome"])
+def _by_task(entry: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in entry["records"]:
+        found[record["case_id"]].append(record)
+    return found
 
 
-def _seen(row: dict[str, Any] | None) -> str:
-    return "" if row is None else ("✓ " if row["passed"] else "✗ ") + called(row)
+def _seen(trials: list[dict[str, Any]]) -> str:
+    """How many of the judged trials of a prompt passed, and what the first of them called."""
+    judged = [row for row in trials if row["error"] is None]
+    if not judged:
+        return "– not answered" if trials else ""
+    share = sum(row["passed"] for row in judged) / len(judged)
+    return f"{ {1: '✓', 0: '✗'}.get(share, f'{share:.0%}') } {called(judged[0])}"
 
 
 def _confusion(records: list[Record]) -> dict[str, dict[str, int]]:
@@ -375,11 +386,6 @@ def _grouped(records: list[Record], keys: Callable[[Record], Iterable[str]]) -> 
         }
         for key, group in sorted(groups.items())
     }
-
-
-def _agents(record: Record) -> set[str]:
-    known = catalogue().tools
-    return {known[name].agent or name for name in record.expected_tools if name in known}
 
 
 def _measured(records: list[Record], name: str) -> bool:

@@ -15,6 +15,7 @@ from toolset_nb.servers import Batches, connect, serve
 from toolset_nb.servers.kinds import is_server
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.tools import catalogue
+from toolset_nb.training.record import base_name
 
 NOT_A_CONDITION = {
     "interactive",
@@ -108,6 +109,16 @@ def saved_report(name: str, prompt_set: str) -> Path:
     return max((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime, default=found[0])
 
 
+def report_place(name: str, prompt_set: str, alone: bool = False) -> Path:
+    """Where the reports lie that a run's name, a JSON file or a folder stands for: the folder with those of all models that the run
+    was evaluated beside, or with `alone` its own file."""
+    try:
+        path = saved_report(name, prompt_set)
+    except runs.RunError:
+        return Path(name).expanduser()
+    return path if alone else path.parent
+
+
 def report_folder(settings: EvaluateSettings) -> Path:
     """Where reports go: evaluation/<prompt set> of the last target that is a run, else runs/evaluations/<prompt set>-<targets>."""
     name = set_name(settings.prompt_set)
@@ -158,7 +169,7 @@ def _served(name: str, endpoint: Any) -> dict[str, Any]:
     if gguf:
         served = {"gguf_sha256": runs.file_hash(gguf), "quantisation": gguf.stem.rpartition("-")[2]}
     if name == "base":
-        return {"base_model": _base(), **served}
+        return {"base_model": base_name(_base()), **served}
     run = runs.find(name)
     template = run.folder / "adapter" / "chat_template.jinja"
     return {

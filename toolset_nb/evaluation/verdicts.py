@@ -314,6 +314,18 @@ def expected_of(prompt: dict) -> str:
     return prompt.get("expected") or ("call" if prompt["expected_tools"] else "talk")
 
 
+def agents(tools: list[str]) -> set[str]:
+    """The agents that these tools belong to; a tool without one stands for itself."""
+    known = catalogue().tools
+    return {known[name].agent or name for name in tools if name in known}
+
+
+def called(row: dict[str, Any]) -> str:
+    """The tools that a record of a report called, or its kind of reply where it called none."""
+    names = [call["name"] for call in row["validator"].get("tool_calls", [])]
+    return ", ".join(names) or (row["action"] if row["outcome"] == "text" else row["outcome"])
+
+
 def said(text: str) -> str:
     """What words do: ask, refuse or talk. A question or a request to say what is missing asks, most surely as the last sentence;
     refusals are told by their usual phrases."""

@@ -18,6 +18,7 @@ FORM = [
     "max_turns",
     "temperature",
     "max_tokens",
+    "context",
     "tool_exposure",
     "tools_as",
     "constrained",
@@ -51,17 +52,19 @@ def form(session: Session, changed: Callable[[], None]):
             fields[name] = widgets.Text(value=value, continuous_update=False, **options)
     estimate, status, command, log = widgets.HTML(), widgets.HTML(), widgets.HTML(), widgets.HTML()
     bar = widgets.FloatProgress(min=0, max=1, layout=widgets.Layout(width="60%"))
-    quiet = [False]
+    quiet, wrong = [False], [""]
 
     def edited(_: Any = None) -> None:
         if quiet[0]:
             return
+        wrong[0], command.value = "", ""
         try:
             session.change(**{name: field.value for name, field in fields.items()})
             estimate.value = session.estimate()
+            command.value = f"To repeat it without clicking: <code>{escaped(papermill_command(session.config))}</code>"
         except (SettingsError, evaluation.EvaluationError) as error:
-            estimate.value = fault(str(error))
-        command.value = f"To repeat it without clicking: <code>{escaped(papermill_command(session.config))}</code>"
+            wrong[0] = str(error)
+            estimate.value = fault(wrong[0])
 
     def draw() -> None:
         quiet[0] = True
@@ -84,7 +87,9 @@ def form(session: Session, changed: Callable[[], None]):
         log.value = escaped(line)
 
     def start() -> None:
-        if not session.running:
+        if wrong[0]:
+            status.value = fault(f"not started: {wrong[0]}")
+        elif not session.running:
             status.value, bar.value = "Starting…", 0
             session.start(progress, said, ended)
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from toolset_nb import evaluation
 from toolset_nb.panel.parts import button, escaped, fault, row
 from toolset_nb.panel.session import STATUS, Session
 
@@ -40,7 +41,7 @@ def results(session: Session, changed: Callable[[], None]):
         values = {
             "failure": {name for record in every for name in record["failures"]},
             "outcome": {record["outcome"] for record in every},
-            "agent": {name.partition("_")[0] for record in every for name in record["expected_tools"]},
+            "agent": {name for record in every for name in evaluation.agents(record["expected_tools"])},
             "tool": {name for record in every for name in record["expected_tools"]},
             "level": {record["level"] for record in every if record["level"]},
         }
@@ -53,7 +54,7 @@ def results(session: Session, changed: Callable[[], None]):
         marks.clear()
         for record in every:
             key = (record["case_id"], record["trial"])
-            marks[key] = marks.get(key, "") + ("✓" if record["passed"] else "✗")
+            marks[key] = marks.get(key, "") + ("–" if record["error"] else "✓" if record["passed"] else "✗")
         quiet[0] = False
         select()
 
@@ -97,7 +98,7 @@ def results(session: Session, changed: Callable[[], None]):
     def again(record: dict[str, Any]) -> str:
         made = session.ask_again(record, target())
         view.value = transcript(made)
-        return "asked again: " + ("passed" if made["passed"] else "failed: " + ", ".join(made["failures"]))
+        return f"asked again: {_verdict(made)}"
 
     def curl(record: dict[str, Any]) -> str:
         more.value, more.layout.display = session.curl(record, target()), ""
@@ -130,7 +131,7 @@ def _matrix(shown: dict[str, list[dict[str, Any]]]) -> str:
     counts: dict[str, dict[str, list[bool]]] = {}
     for label, records in shown.items():
         for record in records:
-            for agent in {*(name.partition("_")[0] for name in record["expected_tools"]), "all"}:
+            for agent in evaluation.agents(record["expected_tools"]) | {"all"}:
                 flags = counts.setdefault(agent, {}).setdefault(label, [])
                 flags += [record["passed"]] if record["error"] is None else []
     lines = []
@@ -146,12 +147,17 @@ def _matrix(shown: dict[str, list[dict[str, Any]]]) -> str:
     return f'<table style="border-spacing:2px"><tr><th></th>{head}</tr>{"".join(lines)}</table>' if lines else ""
 
 
+def _verdict(record: dict[str, Any]) -> str:
+    if record["passed"]:
+        return "passed"
+    return "not answered" if record["error"] else "failed: " + ", ".join(record["failures"])
+
+
 def transcript(record: dict[str, Any]) -> str:
     """A record as HTML: verdict, messages, what changed in the vault. Everything is escaped: models write anything."""
     good = record["passed"]
-    verdict = "passed" if good else "failed: " + "; ".join(record["failures"])
     parts = [
-        f'<div style="color:{"#0b6e4f" if good else "#a4133c"}"><b>{escaped(verdict)}</b> · {record["stop"]} · '
+        f'<div style="color:{"#0b6e4f" if good else "#a4133c"}"><b>{escaped(_verdict(record))}</b> · {record["stop"]} · '
         f"{record['latency_s']} s · {record['completion_tokens']} tokens</div>"
     ]
     for issue in record["validator"].get("issues", [])[:8]:

@@ -20,7 +20,7 @@ from toolset_nb.synth.mistakes import negative
 from toolset_nb.tools import catalogue
 
 SECONDS = 1.5  # an attempt on two cores, until one has been timed
-STATUS = ("all", "failed", "passed", "differences", "regressions", "fixes")
+STATUS = ("all", "failed", "passed", "not answered", "differences", "regressions", "fixes")
 
 
 class Session:
@@ -101,15 +101,15 @@ class Session:
             self._thread.join(seconds)
 
     def add(self, reports: list[dict[str, Any]]) -> None:
-        """Takes reports in, in place of older ones of the same model and prompts; their prompts are what is shown then."""
-        for entry in reports:
-            key = (entry["metadata"]["model"], entry["metadata"]["prompt_set_sha256"])
-            same = [e for e in self.reports if (e["metadata"]["model"], e["metadata"]["prompt_set_sha256"]) == key]
-            if same:
-                self.reports[self.reports.index(same[0])] = entry
-            else:
-                self.reports.append(entry)
-            self._shown = key[1]
+        """Takes reports in, behind those that are there and in place of older ones of the same model and prompts; their prompts
+        are what is shown then."""
+
+        def key(entry: dict[str, Any]) -> tuple[str, str]:
+            return entry["metadata"]["model"], entry["metadata"]["prompt_set_sha256"]
+
+        new = {key(entry) for entry in reports}
+        self.reports = [entry for entry in self.reports if key(entry) not in new] + reports
+        self._shown = key(reports[-1])[1]
 
     def comparable(self) -> list[dict[str, Any]]:
         """The reports on the prompts of the last ones taken in, in the order of the targets."""
@@ -131,29 +131,34 @@ class Session:
         return evaluation.save(shown, Path(place))
 
     def records(self, label: str = "", status: str = "all", **wanted: str) -> list[dict[str, Any]]:
-        """The records of a target (the last one by default) that fit: status, failure, outcome, agent, tool, level, text."""
+        """The records of a target (the last one by default) that fit: status, failure, outcome, agent, tool, level, text.
+
+        What the server did not answer neither passed nor failed; fixed is what passes in more of its trials than with the first
+        target, a regression what passes in fewer.
+        """
         shown = self.comparable()
         if not shown:
             return []
         entry = next((e for e in shown if e["metadata"]["model"] == label), shown[-1])
-        first = {record["case_id"]: record["passed"] for record in reversed(shown[0]["records"])}
+        first, here = evaluation.shares(shown[0]), evaluation.shares(entry)
 
         def fits(record: dict[str, Any]) -> bool:
-            before, now = first.get(record["case_id"]), record["passed"]
+            task, judged = record["case_id"], record["error"] is None
+            gained = here[task] - first[task] if task in first and task in here else 0
             kinds = {
-                "failed": not now,
-                "passed": now,
-                "differences": before is not None and before != now,
-                "regressions": before is True and not now,
-                "fixes": before is False and now,
+                "failed": judged and not record["passed"],
+                "passed": judged and record["passed"],
+                "not answered": not judged,
+                "differences": gained != 0,
+                "regressions": gained < 0,
+                "fixes": gained > 0,
             }
-            agents = {name.partition("_")[0] for name in record["expected_tools"]}
             text = wanted.get("text", "").lower()
             return (
                 kinds.get(status, True)
                 and wanted.get("failure", "") in ("", *record["failures"])
                 and wanted.get("outcome", "") in ("", record["outcome"])
-                and wanted.get("agent", "") in ("", *agents)
+                and wanted.get("agent", "") in ("", *evaluation.agents(record["expected_tools"]))
                 and wanted.get("tool", "") in ("", *record["expected_tools"])
                 and wanted.get("level", "") in ("", record["level"])
                 and (not text or text in f"{record['question']}\n{record['response_text']}".lower())
@@ -197,7 +202,8 @@ class Session:
         not what went wrong, where no row can be made of it, and for one that is in the file already.
         """
         about, prompt = self.comparable()[-1]["metadata"], self.prompt_of(record)
-        if about["prompt_set"] in evaluation.prompt_sets():
+        own = {evaluation.prompt_file(name).resolve() for name in evaluation.prompt_sets()}
+        if evaluation.prompt_file(about["prompt_set"]).resolve() in own:
             raise evaluation.EvaluationError(
                 f"{about['prompt_set']} is an evaluation set: training on it would make its scores worthless. "
                 "Negatives can be kept from a prompt set of your own."

@@ -1,19 +1,19 @@
 """The panel's tabs. Widgets only: what they do is in `session`."""
 
-import contextlib
 import html
 from collections.abc import Callable
 from typing import Any
 
 from toolset_nb import evaluation, runs
-from toolset_nb.evaluation.targets import saved_report
+from toolset_nb.errors import ToolsetError
+from toolset_nb.evaluation.targets import report_place
 from toolset_nb.panel.form import form
 from toolset_nb.panel.parts import button, escaped, fault, row
 from toolset_nb.panel.playground import playground
 from toolset_nb.panel.results import results
 from toolset_nb.panel.session import Session
 from toolset_nb.servers import kinds
-from toolset_nb.servers.preflight import preflight
+from toolset_nb.servers.preflight import Card, preflight
 from toolset_nb.settings import EvaluateSettings, SettingsError
 from toolset_nb.training import is_interactive
 
@@ -86,23 +86,29 @@ def _endpoint(session: Session, changed: Callable[[], None]):
             status.value = f"{told} Targets now: {escaped(session.config.targets)}."
         card.value = ""
 
+    def ask(target: str) -> Card | None:
+        status.value = "Asking…"
+        try:
+            found = preflight(target, session.config, session.prompts())
+        except ToolsetError as error:
+            card.value, status.value = "", fault(str(error))
+            return None
+        card.value = found._repr_html_()
+        return found
+
     def detect() -> None:
         if not places[place.value]:
             moved()
-            return
-        status.value = "Asking…"
-        found = preflight(f"{places[place.value]}+{url.value}", session.config, session.prompts())
-        model.options = found.models
-        model.value = found.models[0] if found.models else None
-        card.value, status.value = found._repr_html_(), f"{len(found.models)} models"
+        elif found := ask(f"{places[place.value]}+{url.value}"):
+            model.options = found.models
+            model.value = found.models[0] if found.models else None
+            status.value = f"{len(found.models)} models"
 
     def check() -> None:
         if not places[place.value]:
             status.value = "Own runs need no check: this project serves them itself."
-            return
-        status.value = "Asking…"
-        found = preflight(chosen(), session.config, session.prompts())
-        card.value, status.value = found._repr_html_(), "ready" if found.ready else "not ready: see the marks"
+        elif found := ask(chosen()):
+            status.value = "ready" if found.ready else "not ready: see the marks"
 
     def take(add: bool) -> None:
         names = evaluation.target_names(session.config) if add else []
@@ -138,12 +144,10 @@ def _compare(session: Session, changed: Callable[[], None]):
 
     def load() -> None:
         try:
-            place = path.value.strip()
-            with contextlib.suppress(runs.RunError):
-                place = str(saved_report(place, session.config.prompt_set).parent)
+            place = report_place(path.value.strip(), session.config.prompt_set)
             note.value = f"{session.load(place)} reports loaded"
             changed()
-        except evaluation.EvaluationError as error:
+        except ToolsetError as error:
             note.value = escaped(str(error))
 
     return widgets.VBox([row(path, button("Load", load), note), words, figures]), draw

@@ -13,6 +13,7 @@ from toolset_nb.paths import repo_root
 from toolset_nb.settings import SettingsError
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # Ollama's way to listen everywhere is no address to call
+ADDRESS = re.compile(r"https?://|(?:[\w.-]+|\[[\da-fA-F:]+\]):\d+(?:/|$)")  # as people type it, with or without http://
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,29 @@ def kinds() -> dict[str, Kind]:
 def is_server(target: str) -> bool:
     """Whether a target names a server: a kind or an address, each with an optional #model."""
     head = target.partition("#")[0]
-    return head in kinds() or re.match(r"https?://", head.rpartition("+")[2]) is not None
+    return head in kinds() or head.partition("+")[0] in kinds() or ADDRESS.match(head) is not None
 
 
 def connect(target: str, host: str = "", port: int = 0, **options: Any):
     """The Endpoint of a target: `kind#model` at the kind's own address, `http://..#model`, or `kind+http://..#model`.
 
     Without a kind the server is recognised by what it answers; without a model the first that it names is taken.
-    `options` go to Endpoint. Raises RequestFailed when nothing answers.
+    `options` go to Endpoint. Raises RequestFailed when nothing answers, SettingsError for what names no server.
     """
     from toolset_nb.servers.endpoint import Endpoint
 
     place, _, model = target.partition("#")
+    if not is_server(place):
+        raise SettingsError(
+            f"{place!r} is no server: expected {', '.join(kinds())}, or an address such as 127.0.0.1:8080"
+        )
     if place in kinds():
         kind, url = kinds()[place], kinds()[place].address(host, port)
     else:
         name, plus, url = place.partition("+")
         if not plus or name not in kinds():
             name, url = "", place
+        url = url if "://" in url else f"http://{url}"
         kind = kinds()[name] if name else recognise(url)
     endpoint = Endpoint(url, model, kind=kind, **{"api_key": kind.key, **options})
     if not model:
