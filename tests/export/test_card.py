@@ -3,19 +3,22 @@
 import copy
 import json
 import re
+import shutil
 from dataclasses import asdict
 from hashlib import sha256
 
 import pytest
+import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 from toolset_nb.evaluation.report import summarise
 from toolset_nb.evaluation.verdicts import VERSION, Record
-from toolset_nb.export import model_card
+from toolset_nb.export import artefacts, hub, model_card, parity, weights
 from toolset_nb.export.card import MARK, card_files, lineage, own_reports
 from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run
+from toolset_nb.settings import ExportSettings
 
 RECORD = {
     "base_folder": "/home/ada/.cache/SmolLM2-135M-Instruct",
@@ -26,7 +29,7 @@ RECORD = {
         "learning_rate": 0.0005, "epochs": 3, "call_format": "hermes", "lora_rank": 24, "beta": 0.17, "dataset": "/home/ada/x",
         "hub_repo": "ada/secret-plan", "run_name": "evening-7",
     },
-    "results": {"train_runtime": 4046.8785, "train_loss": 0.554819642, "num_tokens": 534060.0},
+    "results": {"train_runtime": 4046.8785, "train_loss": 0.554819642, "num_tokens": 534060.0, "epoch": 0.81400081},
     "packages": {"torch": "2.13.0", "trl": "1.15.0"},
     "python": "3.11.7",
     "commit": "33c982fe1d1d8f8308970df81761e7731454c0b3",
@@ -41,7 +44,7 @@ SHOWN = {
     "dataset": "sft.jsonl",
     "dataset.file": "sft.jsonl",
     "dataset.sha256": "e2d507a4" * 8,
-    "dataset.rows": "| 2738 |",
+    "dataset.rows": "| Rows in the data | 2738 |",
     "hardware": "NVIDIA L4, 22 GB, 51 GB RAM, bfloat16",
     "hardware.name": "NVIDIA L4",
     "hardware.memory": "22 GB",
@@ -56,6 +59,7 @@ SHOWN = {
     "results.train_runtime": "4047 s",
     "results.train_loss": "0.555",
     "results.num_tokens": "534060",
+    "results.epoch": "| Epochs | 0.814 |",
     "packages": "torch 2.13.0, trl 1.15.0",
     "packages.trl": "trl 1.15.0",
     "python": "Python 3.11.7",
@@ -159,7 +163,7 @@ def test_no_number_in_the_card_comes_from_elsewhere():
     run = finished()
     entry = report(run, "evening")
     shown = numbers(model_card(run, "ada/tiny", FILES))
-    said = leaves([run.record, entry["metadata"], entry["summary"], "ada/tiny", FILES])
+    said = leaves([run.record, entry["metadata"], entry["summary"], "ada/tiny", FILES, ExportSettings().model_dump()])
     known = {number for each in said if isinstance(each, str) for number in numbers(each)} | {"95"}  # of the intervals
     for value in (each for each in said if isinstance(each, int | float)):
         known |= {f"{value:.{digits}f}" for digits in range(4)} | {f"{value:g}"}
@@ -204,7 +208,7 @@ def test_a_licence_is_never_guessed(base, licence, known):
 def test_evaluations_stand_with_interval_conditions_and_limits():
     run = finished()
     entry = report(run, "evening")
-    report(run, "base", passes=0, weights=None, base_model=RECORD["base_folder"])
+    report(run, "base", passes=0, weights=None, base_model=RECORD["base_model"])
     card = model_card(run, "ada/tiny", FILES)
     passed = entry["summary"]["measures"]["passed"]
     assert "| measure | base | evening |" in card
@@ -229,7 +233,7 @@ def test_reports_of_other_weights_bases_and_versions_are_left_out(capsys):
     assert "Not evaluated" in card and "trained-again" not in card and "model-index" not in card
     assert "left out of the card" in capsys.readouterr().out
     report(run, "evening")
-    report(run, "base", weights=None, base_model="/home/ada/another")
+    report(run, "base", weights=None, base_model={"name": "another", "revision": None})
     assert "| measure | evening |" in model_card(run, "ada/tiny", FILES)
 
 
@@ -251,9 +255,13 @@ def test_the_line_of_runs_is_followed_and_their_evaluations_stand_beside():
 
 
 USES = {
-    ("model-q4_k_m.gguf",): ["lms import model-q4_k_m.gguf", "ollama create tiny", "llama-server -m model-q4_k_m.gguf"],
+    ("model-q4_k_m.gguf", "Modelfile"): [
+        "`lms import --copy --user-repo toolset-nb/tiny model-q4_k_m.gguf && lms load toolset-nb/tiny --context-length 4096",
+        "`ollama create tiny -f Modelfile && ollama run tiny`",
+        "`llama-server -m model-q4_k_m.gguf --jinja -c 4096 --temp 0`",
+    ],
     ("adapter_config.json",): ['AutoPeftModelForCausalLM.from_pretrained("ada/tiny")', "another copy of the base"],
-    ("merged/config.json",): ['from_pretrained("ada/tiny", subfolder="merged")'],
+    ("merged/config.json",): ['snapshot_download("ada/tiny", allow_patterns="merged/*") + "/merged"'],
 }
 
 
@@ -265,22 +273,55 @@ def test_only_the_ways_of_use_that_the_files_allow(files):
 
 
 def test_of_several_ggufs_the_largest_quantised_whole_model_is_shown():
-    card = model_card(
-        finished(), "ada/tiny", ["lora-f16.gguf", "m-f16.gguf", "m-q4_k_m.gguf", "m-q8_0.gguf", "Modelfile"]
-    )
-    assert "lms import m-q8_0.gguf" in card and "`ollama create tiny -f Modelfile`" in card and "echo" not in card
+    card = model_card(finished(), "ada/tiny", ["lora-f16.gguf", "m-f16.gguf", "m-q4_k_m.gguf", "m-q8_0.gguf"])
+    assert "llama-server -m m-q8_0.gguf" in card and "ollama" not in card.lower(), "not without a Modelfile"
 
 
-def test_formats_compared_stand_as_they_were_written():
+def test_the_cards_lines_load_the_merged_weights_though_an_adapter_lies_beside_them(lora_run, tmp_path, monkeypatch):
+    weights.merge(lora_run, lora_run.path("export", "merged"))
+    files = hub.shared_files(lora_run)
+    assert {"adapter_config.json", "merged/config.json"} <= files.keys()
+    stored = tmp_path / "hub" / "models--ada--tiny"
+    for name, file in files.items():
+        target = stored / "snapshots" / ("1" * 40) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("1" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    [lines] = re.findall(r"```python\n(.*?)```", model_card(lora_run, "ada/tiny", files), re.S)
+    loaded: dict = {}
+    exec(lines, loaded)
+    merged = loaded["AutoModelForCausalLM"].from_pretrained(lora_run.folder / "export" / "merged").state_dict()
+    assert all(torch.equal(weight, merged[name]) for name, weight in loaded["model"].state_dict().items())
+    assert loaded["tokenizer"].chat_template == (lora_run.folder / "adapter" / "chat_template.jinja").read_text()
+
+
+def test_layers_do_not_stand_beside_a_lora():
+    assert "`layers`" not in model_card(finished(parameters={"layers": 15, "lora_rank": 19}))
+    assert "| `layers` | 15 |" in model_card(finished(parameters={"layers": 15, "lora_rank": 0}))
+
+
+def test_formats_compared_are_of_files_that_are_what_they_were_then():
     run = finished()
-    parity = run.path("export", "parity.json")
+    file = run.path("export", "parity.json")
     assert "formats compared" not in model_card(run)
-    words = "| format | same |\n|---|---|\n| q8_0 | 0.98 |"
-    parity.write_text(json.dumps({"adapter": run.weights(), "markdown": words}))
-    assert "## The formats compared\n\n| format | same |" in model_card(run)
-    parity.write_text('{"adapter": {"adapter_model.safetensors": "older"}, "markdown": "| format |"}')
+    answers = parity.Replies(["Open it"], [[1]], ["Which?"], 1.0)
+    found = {"prompt_set": "x", "prompts": 1, "adapter": run.weights(), "formats": {}}
+    for name in ("f16", "q8_0"):
+        gguf = run.path("export", f"model-{name}.gguf")
+        artefacts.finish(gguf, {"format": name}, lambda path: path.write_bytes(b"GGUF"))
+        made = {"bytes": 4, "made_from": parity._made_from(gguf)}
+        found["formats"][name] = parity.compared(answers, answers, None) | made
+    file.write_text(json.dumps(found))
+    card = model_card(run)
+    assert "## The formats compared\n\n1 prompts of `x`" in card and "| f16 |" in card and "| q8_0 |" in card
+    artefacts.finish(run.path("export", "model-q8_0.gguf"), {"made": "anew"}, lambda path: path.write_bytes(b"GGUF"))
+    assert "| f16 |" in model_card(run) and "| q8_0 |" not in model_card(run)
+    run.path("export", "model-f16.gguf").unlink()
     assert "formats compared" not in model_card(run)
-    parity.write_text('{"formats": ')
+    file.write_text('{"formats": ')
     assert "formats compared" not in model_card(run)
 
 

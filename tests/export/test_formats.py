@@ -49,6 +49,7 @@ def test_several_formats_come_from_one_merge_and_carry_the_trained_template(lora
     template = (lora_run.folder / "adapter" / "chat_template.jinja").read_bytes()
     for name in ("f16", "q8_0"):
         assert gguf.chat_template(files[name]).encode() == template
+        assert reader(files[name]).fields["general.name"].contents() == lora_run.folder.name
     with safe_open(files["merged"] / "model.safetensors", "np") as merged:
         assert {str(merged.get_slice(key).get_dtype()) for key in merged.keys()} == {"F16"}  # noqa: SIM118
     assert (files["merged"] / "chat_template.jinja").read_bytes() == template
@@ -98,7 +99,7 @@ def stand_ins(monkeypatch):
     """Merge, converter and template check replaced: the names of what was converted, in order; `fail` raises."""
     made = SimpleNamespace(names=[], fail=None)
 
-    def convert(folder, target, kind="q8_0", llama_cpp=""):
+    def convert(folder, target, kind="q8_0", llama_cpp="", name=""):
         target.write_bytes(b"half")
         if made.fail == kind:
             raise OSError(28, "No space left on device")
@@ -107,6 +108,7 @@ def stand_ins(monkeypatch):
 
     monkeypatch.setattr(weights, "merge", lambda run, folder: folder)
     monkeypatch.setattr(gguf, "convert", convert)
+    monkeypatch.setattr(gguf, "check_architecture", lambda base, tools: None)
     monkeypatch.setattr(formats, "check_template", lambda run, file: None)
     return made
 
@@ -144,6 +146,32 @@ def test_too_small_a_disk_or_memory_stops_the_export_before_any_work(lora_run, s
     with pytest.raises(ExportError, match=r"merging holds the base in memory: [\d.]+ MB are needed and 2 MB are free"):
         make(lora_run, settings("f16"), silent)
     assert stand_ins.names == [] and not (lora_run.folder / "export").exists()
+
+
+def test_comparing_needs_memory_too_unless_it_is_left_out(lora_run, stand_ins, monkeypatch):
+    import psutil
+
+    make(lora_run, settings("f16"), silent)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2e6))
+    make(lora_run, settings("f16", parity="none"), silent)
+    make(lora_run, settings("adapter"), silent)  # nothing to compare it with
+    with pytest.raises(ExportError, match=r"comparing \(parity\) holds the base in memory: .* and 2 MB are free"):
+        make(lora_run, settings("f16"), silent)
+
+
+def test_an_architecture_that_llamacpp_does_not_know_is_refused_before_the_merge(
+    lora_run, tiny_model, tmp_path, monkeypatch
+):
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"architectures": ["OrchidForCausalLM"]}))
+    on_the_hub(lora_run, str(base))
+    monkeypatch.setattr(weights, "merge", lambda run, folder: pytest.fail("merged"))
+    with pytest.raises(
+        ExportError, match="converter does not know OrchidForCausalLM, the architecture of .*base: leave"
+    ):
+        make(lora_run, settings("f16"), silent)
+    assert not (lora_run.folder / "export").exists()
 
 
 def test_a_resumed_export_needs_room_for_what_is_missing_only(lora_run, stand_ins, monkeypatch):

@@ -17,7 +17,8 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from huggingface_hub.utils import logging as hub_logging
 
-from toolset_nb.export import ExportError, artefacts, ask, check_hub, parity, upload, upload_dataset
+from toolset_nb import export
+from toolset_nb.export import ExportError, artefacts, ask, check_hub, parity, serving, upload, upload_dataset
 from toolset_nb.export.card import MARK
 from toolset_nb.runs import Run
 from toolset_nb.settings import ExportSettings
@@ -46,6 +47,7 @@ def hub(monkeypatch, tmp_path, capfd, caplog):
         monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+        monkeypatch.setattr(export.hub, "repo_root", lambda: tmp_path)  # without a .env
         yield hub
         close_session()
     hub_logging.disable_propagation()
@@ -70,6 +72,7 @@ def full_run():
         "adapter/README.md": "base_model: /home/ada",
         "adapter/training_args.bin": "a pickle",
         "export/model-q8_0.gguf": "GGUF" * 100,
+        "export/Modelfile": "FROM ./model-q8_0.gguf",
         "export/.model-q8_0.gguf.json": "a mark",
         "export/.model-q4.gguf.4711": "half of it",
         "export/merged/config.json": "{}",
@@ -105,10 +108,23 @@ def test_a_run_arrives_whole_and_private_and_nothing_else_does(hub, full_run):
     assert there.private and there.messages == [f"Run {full_run.folder.name}"]
     wanted = {"adapter_model.safetensors": LARGE[0], "model-q8_0.gguf": LARGE[1], "merged/model.safetensors": LARGE[2]}
     wanted |= {"tokenizer.json": "adapter/tokenizer.json", "merged/config.json": "export/merged/config.json"}
+    wanted |= {"Modelfile": "export/Modelfile"}
     for name, source in wanted.items():
         assert there.files[name] == (full_run.folder / source).read_bytes()
     assert set(there.files) == {*wanted, "README.md", "adapter_config.json", ".gitattributes"}
     assert set(hub.sent) == hashes(full_run, *LARGE) and len(hub.sent) == 3
+
+
+def test_a_gguf_without_a_modelfile_gets_one(hub, lora_run):
+    lora_run.path("export", "model-q4_k_m.gguf").write_bytes(b"GGUF")
+    upload(lora_run, "ada/tiny")
+    there = hub.repositories["ada/tiny"].files
+    gguf = lora_run.folder / "export" / "model-q4_k_m.gguf"
+    assert there["Modelfile"].decode() == serving.modelfile(lora_run, gguf, ExportSettings())
+    assert b"`ollama create tiny -f Modelfile && ollama run tiny`" in there["README.md"]
+    gguf.unlink()
+    upload(lora_run, "ada/tiny")
+    assert "Modelfile" not in hub.repositories["ada/tiny"].files
 
 
 def test_no_path_of_this_machine_goes_along(hub, full_run, monkeypatch):
@@ -129,7 +145,7 @@ def test_no_path_of_this_machine_goes_along(hub, full_run, monkeypatch):
 def test_the_card_says_whose_it_is(hub, full_run):
     upload(full_run, "ada/tiny")
     there = hub.repositories["ada/tiny"]
-    assert MARK in there.tags and b"lms import model-q8_0.gguf" in there.files["README.md"]
+    assert MARK in there.tags and b"llama-server -m model-q8_0.gguf" in there.files["README.md"]
     assert b"base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in there.files["README.md"]
 
 
@@ -152,7 +168,7 @@ def test_what_an_earlier_upload_left_is_named_and_goes_with_the_same_commit(hub,
     assert named == {"merged/config.json", "merged/model.safetensors"}
     upload(full_run, "ada/tiny")
     wanted = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "model-f16.gguf", "model-q8_0.gguf"}
-    assert set(there.files) == {*wanted, "README.md", ".gitattributes"} and len(there.messages) == 2
+    assert set(there.files) == {*wanted, "Modelfile", "README.md", ".gitattributes"} and len(there.messages) == 2
 
 
 @pytest.mark.parametrize("broken", LARGE)
@@ -215,6 +231,15 @@ def test_no_token(hub, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     refused("needs a token: `hf auth login`, HF_TOKEN", check_hub, "ada/tiny")
     assert hub.asked == []
+
+
+def test_a_token_in_the_file_env_of_the_repository(hub, monkeypatch, tmp_path_factory):
+    root = tmp_path_factory.mktemp("repository")
+    (root / ".env").write_text(f"HF_TOKEN={TOKEN}\n")
+    monkeypatch.setattr(export.hub, "repo_root", lambda: root)
+    monkeypatch.delenv("HF_TOKEN")
+    check_hub("ada/tiny")
+    assert "ada/tiny" in hub.repositories
 
 
 def test_a_token_that_the_hub_does_not_know(hub, monkeypatch):

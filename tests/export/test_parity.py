@@ -11,7 +11,7 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from toolset_nb import models
 from toolset_nb.export import ExportError, artefacts, make, parity, weights
 from toolset_nb.export.parity import FLOOR, Replies, compared, markdown, problems, same_calls, same_reply
-from toolset_nb.runs import Run
+from toolset_nb.runs import Run, file_hash
 from toolset_nb.settings import EvaluateSettings, ExportSettings
 
 CALL = '<tool_call>\n{"name": "vaultManager_openNote", "arguments": {"path": "Garden.md"}}\n</tool_call>'
@@ -138,6 +138,26 @@ def test_what_was_measured_before_stays_while_adapter_prompts_and_file_are_the_s
     measured("q8_0")
     (lora_run.folder / "adapter" / "adapter_model.safetensors").write_bytes(b"trained on")
     assert list(measured("f16")["formats"]) == ["f16"]
+
+
+def test_a_comparison_on_other_prompts_counts_no_more(lora_run, other_answers, monkeypatch, tmp_path):
+    settings = ExportSettings(parity_prompts=1)
+    parity.measure(lora_run, {"q8_0": other_answers["q8_0"]}, settings, silent)
+    changed = tmp_path / "full_coverage.json"
+    changed.write_text("[]")
+    monkeypatch.setattr(parity, "prompt_file", lambda name: changed)
+    found = parity.measure(lora_run, {"f16": other_answers["f16"]}, settings, silent)
+    assert list(found["formats"]) == ["f16"] and found["prompts_sha256"] == file_hash(changed)
+
+
+@pytest.mark.parametrize("free", [1, 1e-3])
+def test_a_model_that_the_gpu_has_no_room_for_stays_on_the_cpu(lora_run, monkeypatch, free):
+    gpu = models.Hardware("cuda", "a GPU", 16, free, (8, 0), 8, 8)
+    monkeypatch.setattr(models, "hardware", lambda: gpu)
+    placed = []
+    monkeypatch.setattr(PeftModel, "to", lambda model, device: placed.append(device) or model)
+    models.for_generation(lora_run, "float32")
+    assert placed == ["cuda" if free == 1 else "cpu"]
 
 
 def test_the_reference_is_the_adapter_itself_also_where_whole_layers_were_trained(tiny_model, lora_run, tmp_path):

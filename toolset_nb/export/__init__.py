@@ -9,7 +9,7 @@ refuses, in words.
 from toolset_nb.export.card import model_card
 from toolset_nb.export.drive import copy_to_drive
 from toolset_nb.export.formats import chosen, make, plan, run_gguf, table
-from toolset_nb.export.gguf import base_gguf, convert
+from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.hub import ask, check_hub, upload, upload_dataset
 from toolset_nb.export.lowrank import factor
 from toolset_nb.export.weights import ExportError
@@ -20,7 +20,6 @@ __all__ = [
     "base_gguf",
     "check_hub",
     "chosen",
-    "convert",
     "copy_to_drive",
     "factor",
     "make",

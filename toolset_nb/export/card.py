@@ -4,15 +4,16 @@ A field that the record does not have is left out; no figure is computed here be
 in card.md. Not here: judging (`evaluation`) and uploading (`hub`).
 """
 
-import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from toolset_nb import models
+from toolset_nb.export.serving import served
 from toolset_nb.export.weights import sixteen_bit
 from toolset_nb.runs import Run, runs_folder
+from toolset_nb.settings import ExportSettings
 
 TEMPLATE = Path(__file__).with_name("card.md")
 MARK = "toolset-nb"  # the tag by which a repository is known as one of ours
@@ -77,8 +78,7 @@ def _card(run: Run, repo: str, names: list[str], reports: dict[str, list[dict[st
         lineage=[_ancestor(each) for each in lineage(run)],
         evaluations=[_evaluation(name, entries) for name, entries in reports.items()],
         parity=_parity(run),
-        gguf=max(ggufs, key=lambda name: ("f16" not in name, name), default=""),  # the largest quantised one
-        modelfile="Modelfile" in names,
+        commands=_commands(ggufs, title.lower(), "Modelfile" in names),
         merged=next((name.rpartition("/")[0] for name in names if name.endswith("/config.json")), ""),
         adapter=adapter,
     )
@@ -95,7 +95,7 @@ def own_reports(run: Run) -> dict[str, list[dict[str, Any]]]:
     from toolset_nb.evaluation.report import read_reports
 
     order = [each.weights() for each in [*lineage(run)[::-1], run]]
-    base = run.record.get("base_folder")
+    base = run.record.get("base_model")
     ranked: dict[str, list[tuple[int, dict]]] = {}
     for file in sorted((run.folder / "evaluation").glob("*/*.json")):
         try:
@@ -159,6 +159,15 @@ def _copied(record: dict[str, Any]) -> str:
     return _plain(source) if base and not source.startswith(base) else ""
 
 
+def _commands(ggufs: list[str], called: str, modelfile: bool) -> dict[str, str]:
+    """Program -> what to type to use the largest quantised of the GGUFs; Ollama only where it has a Modelfile."""
+    if not ggufs:
+        return {}
+    gguf = PurePosixPath(max(ggufs, key=lambda name: ("f16" not in name, name)))
+    typed = served(gguf, called, ExportSettings(), windows=False)
+    return {program: command for program, command in typed.items() if modelfile or program != "Ollama"}
+
+
 def _facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, value) of what the record has, in reading order."""
     base, data, results, machine = (record.get(key) or {} for key in ("base_model", "dataset", "results", "hardware"))
@@ -173,7 +182,8 @@ def _facts(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("Licence of the base", (base or None) and (_licence(record) or "see the base model's card")),
         ("Data", data.get("file") and f"`{data['file']}`"),
         ("Data, sha256", data.get("sha256") and f"`{data['sha256']}`"),
-        ("Rows trained on", data.get("rows")),
+        ("Rows in the data", data.get("rows")),
+        ("Epochs", results.get("epoch") and f"{results['epoch']:.3g}"),
         ("Tokens seen", results.get("num_tokens") and f"{results['num_tokens']:.0f}"),
         ("Mean training loss", results.get("train_loss") and f"{results['train_loss']:.3f}"),
         ("Hardware", ", ".join(filter(None, [machine.get("name"), memory, ram, machine.get("dtype")]))),
@@ -187,21 +197,20 @@ def _facts(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _parameters(record: dict[str, Any]) -> list[tuple[str, Any]]:
-    """(name, value) of the training parameters in force."""
-    given = (record.get("parameters") or {}).items()
-    return [(name, _plain(value)) for name, value in given if name not in HOUSEKEEPING and value is not None]
+    """(name, value) of the training parameters in force; a LoRA is on all layers, whatever `layers` says."""
+    given = record.get("parameters") or {}
+    left_out = HOUSEKEEPING | ({"layers"} if given.get("lora_rank") else set())
+    return [(name, _plain(value)) for name, value in given.items() if name not in left_out and value is not None]
 
 
 def _ancestor(run: Run) -> dict[str, Any]:
     record = run.record
-    data = record.get("dataset") or {}
     return {
         "name": run.folder.name,
         "method": METHODS.get(record.get("method"), ""),
         "facts": [
             (what, value) for what, value in _facts(record) if what.startswith(("Data", "Rows", "Training time"))
         ],
-        "file": data.get("file"),
     }
 
 
@@ -245,12 +254,10 @@ def _index(reports: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _parity(run: Run) -> str:
-    """The comparison of the formats that export/parity.json has; "" without one, or where it is of weights from before."""
-    try:
-        found = json.loads((run.folder / "export" / "parity.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return found["markdown"].strip() if found["adapter"] == run.weights() else ""
+    """The comparison of the formats that were measured as they are now; "" without one."""
+    from toolset_nb.export import parity
+
+    return parity.lasting(run).get("markdown", "").strip()
 
 
 def _plain(value: Any) -> str:

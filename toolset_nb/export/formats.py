@@ -90,8 +90,8 @@ def table(rows: list[Row]) -> str:
     return "\n".join(["| format | what it is | size | |", "|---|---|---|---|", *lines])
 
 
-def check_room(run: Run, rows: list[Row]) -> None:
-    """Raises ExportError when disk or memory are too small for what is still to be made, naming both figures.
+def check_room(run: Run, rows: list[Row], parity: str = "none") -> None:
+    """Raises ExportError when disk or memory are too small for what is still to be made and compared, naming both figures.
 
     A base that is still to be fetched counts on the disk of the Hub's cache, the base's GGUF below `lora` on that of ours.
     """
@@ -111,9 +111,11 @@ def check_room(run: Run, rows: list[Row]) -> None:
     )
     memory = sixteen * (2 if merge_dtype(run.record) == "float32" else 1) * ROOM
     available = psutil.virtual_memory().available
-    if "merged" in wanted and memory > available:
+    compared = parity != "none" and any(row.name != "adapter" for row in rows)
+    step = "merging" if "merged" in wanted else "comparing (parity)" if compared else ""
+    if step and memory > available:
         raise ExportError(
-            f"merging holds the base in memory: {size_words(memory)} are needed and {size_words(available)} are free; "
+            f"{step} holds the base in memory: {size_words(memory)} are needed and {size_words(available)} are free; "
             "close other programs, or export on a machine with more memory"
         )
 
@@ -149,13 +151,16 @@ def _between(run: Run, todo: set[str]) -> set[str]:
 
 
 def make(run: Run, settings: ExportSettings, say: Callable[[str], None] = print) -> dict[str, Path]:
-    """Format -> its file or folder. Checks for room first, makes what is not there yet, in the order of FORMATS.
+    """Format -> its file or folder. Checks room and architecture first, makes what is not there yet, in the order of FORMATS.
 
     Each is moved into place whole; a stop, a full disk or a kill leaves those that were done and the run as it was.
     """
     _adapter(run)
     rows = plan(run, settings)
-    check_room(run, rows)
+    check_room(run, rows, settings.parity)
+    todo = {row.name for row in rows if not row.there}
+    if (todo | _between(run, todo)) & {"f16", "q8_0"}:
+        gguf.check_architecture(run.record["base_folder"], settings.llama_cpp)
     clear(run.folder / "export")
     with draft(run.folder / "export" / "work") as work, _disk_full_in_words(run):
         work.mkdir(parents=True)
@@ -176,7 +181,7 @@ def run_gguf(run: Run) -> Path:
     _adapter(run)
     if _there(run, "q8_0"):
         return run.folder / "export" / FORMATS["q8_0"].file
-    return make(run, ExportSettings(formats="q8_0"), lambda line: None)["q8_0"]
+    return make(run, ExportSettings(formats="q8_0", parity="none"), lambda line: None)["q8_0"]
 
 
 def check_template(run: Run, file: Path) -> None:
@@ -194,10 +199,13 @@ def _makers(run: Run, settings: ExportSettings, work: Path) -> dict[str, Callabl
     def merged() -> Path:
         return export / "merged" if _there(run, "merged") else weights.merge(run, work / "merged")
 
+    def converted(path: Path, kind: str) -> Path:
+        return gguf.convert(merged(), path, kind, tools, run.folder.name)
+
     @cache
     def sixteen() -> Path:
         kept = export / FORMATS["f16"].file
-        return kept if _there(run, "f16") else gguf.convert(merged(), work / "f16.gguf", "f16", tools)
+        return kept if _there(run, "f16") else converted(work / "f16.gguf", "f16")
 
     @cache
     def matrix() -> Path | None:
@@ -212,8 +220,8 @@ def _makers(run: Run, settings: ExportSettings, work: Path) -> dict[str, Callabl
 
     return {
         "merged": lambda path: weights.merge(run, path),
-        "f16": lambda path: gguf.convert(merged(), path, "f16", tools),
-        "q8_0": lambda path: gguf.convert(merged(), path, "q8_0", tools),
+        "f16": lambda path: converted(path, "f16"),
+        "q8_0": lambda path: converted(path, "q8_0"),
         "lora": lambda path: gguf.convert_lora(run, path, tools),
         **{kind: quantiser(kind) for kind in llamacpp.FTYPES},
     }

@@ -3,22 +3,46 @@
 The converters are llama.cpp's own scripts, each run in a process of its own with its own gguf package.
 """
 
+import re
 import sys
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 from toolset_nb.downloads import cache_folder
 from toolset_nb.export import artefacts, llamacpp
-from toolset_nb.export.weights import base_files
+from toolset_nb.export.weights import ExportError, architectures, base_files
 from toolset_nb.runs import Run, file_hash
 
 
-def convert(model_folder: Path | str, gguf: Path, kind: str = "q8_0", llama_cpp: str = "") -> Path:
-    """A folder of safetensors as one GGUF of `kind` (f16 or q8_0); raises ExportError with the converter's last line."""
+def convert(model_folder: Path | str, gguf: Path, kind: str = "q8_0", llama_cpp: str = "", name: str = "") -> Path:
+    """A folder of safetensors as one GGUF of `kind` (f16 or q8_0); raises ExportError with the converter's last line.
+
+    `name` is what the GGUF says it is called, else the folder's.
+    """
     script = llamacpp.converter(folder=llama_cpp)
-    command = [sys.executable, str(script), str(model_folder), "--outtype", kind, "--outfile", str(gguf)]
+    named = ["--model-name", name] if name else []
+    command = [sys.executable, str(script), str(model_folder), *named, "--outtype", kind, "--outfile", str(gguf)]
     llamacpp.execute(command, f"llama.cpp's converter refused {model_folder}", gguf, script.parent)
     return gguf
+
+
+def check_architecture(base: str, llama_cpp: str = "") -> None:
+    """Raises ExportError for a base of an architecture that the converter does not list."""
+    found = architectures(base)
+    if found and not found & _convertible(llamacpp.converter(folder=llama_cpp)):
+        raise ExportError(
+            f"llama.cpp's converter does not know {', '.join(sorted(found))}, the architecture of {base}: leave the GGUF formats "
+            "out, or give the folder of a newer llama.cpp as llama_cpp"
+        )
+
+
+@cache
+def _convertible(script: Path) -> set[str]:
+    """The architectures that a converter lists."""
+    command = [sys.executable, str(script), "--print-supported-models"]
+    said = llamacpp.execute(command, "llama.cpp's converter does not say what it converts", script, script.parent)
+    return set(re.findall(r"^ *- (\w+)$", said, re.M))
 
 
 def convert_lora(run: Run, gguf: Path, llama_cpp: str = "") -> Path:

@@ -11,11 +11,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from dotenv import load_dotenv
+
 from toolset_nb.export.artefacts import size_words
 from toolset_nb.export.card import MARK, base_id, card_files
+from toolset_nb.export.formats import FORMATS
 from toolset_nb.export.refusals import TOKENS, in_words
+from toolset_nb.export.serving import best, modelfile
 from toolset_nb.export.weights import ExportError
+from toolset_nb.paths import repo_root
 from toolset_nb.runs import Run
+from toolset_nb.settings import ExportSettings
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -37,12 +43,17 @@ def check_hub(repo: str, kind: str = "model", private: bool = True) -> None:
 def upload(run: Run, repo: str, confirm: Callable[[str], bool] | None = None, private: bool = True) -> str:
     """Uploads what a complete run has under adapter/ and export/, its evaluation results and its card; returns the address.
 
+    A GGUF goes with a Modelfile for Ollama: that of export/, else one of the default settings.
+
     What an earlier upload left there and this one does not have is deleted in the same commit. `confirm` is shown once what would
     go where and what would be deleted; when it says no, nothing is sent and "" is returned: `ask` puts it to a person. Without it
     the call itself is the consent, as `push_to_hub` is in a notebook. After a broken connection call it again.
     """
     files: dict[str, Path | bytes] = dict(shared_files(run))
     base = base_id(run.record)
+    gguf = best({name: files[form.file] for name, form in FORMATS.items() if form.file in files})
+    if gguf and "Modelfile" not in files:
+        files["Modelfile"] = modelfile(run, gguf, ExportSettings()).encode()
     if "adapter_config.json" in files:
         files["adapter_config.json"] = _portable(files["adapter_config.json"], base)
     files |= {name: text.encode() for name, text in card_files(run, repo, files).items()}
@@ -149,7 +160,7 @@ def _send(
 
 
 def _client(repo: str):
-    """The Hub's client for this token. Raises ExportError where name, token or settings rule out any upload."""
+    """The Hub's client for this token, .env's too. Raises ExportError where name, token or settings rule out any upload."""
     from huggingface_hub import HfApi, constants, get_token
     from huggingface_hub.utils import validate_repo_id
 
@@ -159,6 +170,7 @@ def _client(repo: str):
         raise ExportError(
             "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set: unset it and start Python again to use the Hub"
         )
+    load_dotenv(repo_root() / ".env")
     if not get_token():
         raise ExportError(
             "push_to_hub needs a token: `hf auth login`, HF_TOKEN in the environment, or a Colab secret HF_TOKEN"

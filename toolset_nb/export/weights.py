@@ -90,6 +90,19 @@ def base_shapes(base: str) -> list[tuple[int, ...]]:
     return shapes
 
 
+def architectures(base: str) -> set[str]:
+    """The model classes that a 16-bit base's config.json names, for itself and for its text part; fetches no weights."""
+    name = sixteen_bit(base)
+    if _is_local(name):
+        file = base_files(base) / "config.json"
+    else:
+        from huggingface_hub import hf_hub_download
+
+        file = Path(_from_hub(name, lambda: hf_hub_download(name, "config.json")))
+    config = json.loads(file.read_text("utf-8"))
+    return {name for part in (config, config.get("text_config") or {}) for name in part.get("architectures") or []}
+
+
 def to_fetch(base: str) -> bool:
     """Whether a 16-bit base is one of the Hub's whose weights are not in its cache yet."""
     name = sixteen_bit(base)
