@@ -87,7 +87,7 @@ def main() -> None:
     rows = training.load_rows(settings.SFTSettings(), "sft", values)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["TOOLSET_NB_RUNS"] = scratch
-        short = {"max_rows": count, "logging_steps": 4}
+        short = {"max_rows": count, "logging_steps": 4, "save_steps": 10000}
         sft_run = notebook("sft", model_size="tiny", **short)
         plain = plain_loop(rows, values)
         kto_run = notebook("kto", **short)

@@ -18,7 +18,7 @@ H200 = Hardware("cuda", "NVIDIA H200", 139.8, 139.2, (9, 0), 128, 64)
 
 @pytest.mark.parametrize(
     ("machine", "size", "dtype"),
-    [(CPU, "tiny", "float32"), (T4, "7b", "float16"), (RTX3090, "13b", "bfloat16"), (H200, "20b", "bfloat16")],
+    [(CPU, "tiny", "float32"), (T4, "7b", "float16"), (RTX3090, "13b", "bfloat16"), (H200, "13b", "bfloat16")],
     ids=["CPU", "T4", "RTX 3090", "H200"],
 )
 def test_auto_takes_the_largest_size_that_fits_and_the_machine_sets_the_dtype(machine, size, dtype):
@@ -26,6 +26,30 @@ def test_auto_takes_the_largest_size_that_fits_and_the_machine_sets_the_dtype(ma
     assert (chosen, machine.dtype) == (size, dtype)
     assert size in reason and str(machine) in reason
     assert choose(size, machine)[0] == size
+
+
+def test_a_size_that_was_never_trained_here_is_taken_by_its_name_alone():
+    assert choose("auto", H200)[0] != "20b" == choose("20b", H200)[0]
+
+
+def test_each_of_several_processes_looks_at_its_own_gpu(monkeypatch):
+    import torch
+
+    used = [0]
+    fakes = {
+        "is_available": lambda: True,
+        "current_device": lambda: used[-1],
+        "set_device": used.append,
+        "mem_get_info": lambda: (2**30, (used[-1] + 1) * 2**30),
+        "get_device_name": lambda: f"GPU {used[-1]}",
+        "get_device_capability": lambda: (9, 0),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert models.hardware().name == "GPU 0"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert (models.hardware().name, models.hardware().memory) == ("GPU 3", 4)
 
 
 @pytest.mark.parametrize(

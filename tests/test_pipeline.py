@@ -2,11 +2,12 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
-from toolset_nb import pipeline, runs
+from toolset_nb import export, models, pipeline, runs
 from toolset_nb.__main__ import main
 from toolset_nb.paths import repo_root
 from toolset_nb.pipeline import PipelineError, plan
@@ -38,17 +39,19 @@ def executed(monkeypatch):
         out.write_text("{}")
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(pipeline, "_size", lambda asked: "tiny" if asked == "auto" else asked)
     return made
 
 
 def test_each_step_knows_the_runs_before_it():
     made = plan(PipelineSettings(model_size="tiny", sft_parameters="max_rows: 20, epochs: 2"), "first")
+    assert all(given.pop("interactive") == "no" for given in made.values())  # whatever papermill was started in
     assert made["sft"] == {"model_size": "tiny", "run_name": "first-sft", "resume": "auto", "max_rows": 20, "epochs": 2}
     assert made["kto"] == {"sft_run": "first-sft", "run_name": "first-kto", "resume": "auto"}
     assert made["evaluate"] == {"targets": "base,first-sft,first-kto"}
     assert made["export"] == {"run": "first-kto"}
-    assert plan(PipelineSettings(steps="export"), "x")["export"] == {"run": "latest"}
-    assert plan(PipelineSettings(steps="sft,evaluate"), "x")["evaluate"] == {"targets": "base,x-sft"}
+    assert plan(PipelineSettings(steps="export"), "x")["export"]["run"] == "latest"
+    assert plan(PipelineSettings(steps="sft,evaluate"), "x")["evaluate"]["targets"] == "base,x-sft"
 
 
 @pytest.fixture
@@ -117,8 +120,6 @@ def test_what_a_step_will_not_take_is_found_before_the_first(executed, name):
 
 
 def test_a_step_that_uploads_asks_the_hub_before_the_first_is_run(executed, monkeypatch):
-    from toolset_nb import export
-
     asked = []
     monkeypatch.setattr(export, "check_hub", lambda repo: asked.append((repo, len(executed))))
     config = PipelineSettings(run_name="first", export_parameters="push_to_hub: true, hub_repo: ada/tiny")
@@ -127,6 +128,37 @@ def test_a_step_that_uploads_asks_the_hub_before_the_first_is_run(executed, monk
     pipeline.run(config, lambda line: None)
     pipeline.run(config, lambda line: None)
     assert asked == [("ada/tiny", 0)]
+
+
+@pytest.mark.parametrize(
+    ("free", "given", "stops"),
+    [
+        (12.7e9, {}, True),
+        (20e9, {}, False),
+        (12.7e9, {"model_size": "3b"}, False),
+        (12.7e9, {"steps": "sft,kto"}, False),
+        (12.7e9, {"steps": "sft,export", "export_parameters": "formats: adapter"}, False),
+        (12.7e9, {"steps": "sft,evaluate", "evaluate_parameters": "engine: transformers"}, False),
+        (12.7e9, {"base_model": "some/small"}, False),
+    ],
+)
+def test_memory_for_the_merge_is_looked_at_before_the_first_step(executed, monkeypatch, free, given, stops):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
+    config = PipelineSettings(**{"run_name": "first", "model_size": "7b"} | given)
+    if stops:
+        with pytest.raises(
+            export.ExportError, match="merge 7b in memory .*: 18 GB are needed and 12.7 GB are free; take a sm"
+        ):
+            pipeline.run(config, lambda line: None)
+        assert executed == [] and not (runs.runs_folder() / "first").exists()
+    else:
+        pipeline.run(config, lambda line: None)
+        assert len(executed) == len(config.steps.split(","))
+
+
+def test_the_size_that_auto_takes_is_asked_of_another_process():
+    assert pipeline._size("auto") == models.choose("auto", models.hardware())[0]
+    assert pipeline._size("7b") == "7b"
 
 
 def test_all_steps_run_in_order_and_are_not_run_again(executed):
@@ -192,9 +224,9 @@ def test_a_pipelines_folder_is_no_run(executed):
 
 def test_the_command_shows_its_plan_and_returns_2_for_a_step_that_failed(executed, capsys):
     assert main(["pipeline", "--dry-run", "--model-size", "tiny"]) == 0
-    assert "sft: model_size=tiny, run_name=NAME-sft" in capsys.readouterr().out
+    assert "sft: interactive=no, model_size=tiny, run_name=NAME-sft" in capsys.readouterr().out
     assert main(["pipeline", "--dry-run", "-f", "params/rtx3090.yaml", "--model-size", "3b"]) == 0
-    assert "sft: model_size=3b, batch_size=6" in capsys.readouterr().out
+    assert "sft: interactive=no, model_size=3b, batch_size=6" in capsys.readouterr().out
     assert main(["pipeline", "--steps", "fly"]) == 1
     executed.fail = {"sft"}
     assert main(["pipeline", "--run-name", "x"]) == 2
@@ -221,12 +253,12 @@ def test_a_step_that_is_given_something_else_has_those_after_it_done_again(execu
     executed.clear()
     pipeline.run(config.model_copy(update={"sft_parameters": "epochs: 2"}), lambda line: None)
     assert [step for step, _ in executed] == list(pipeline.STEPS)
-    assert executed[3][1] == {"run": "first-kto-2"}
+    assert executed[3][1] == {"run": "first-kto-2", "interactive": "no"}
     executed.clear()
     pipeline.run(config.model_copy(update={"sft_parameters": "epochs: 2"}), lambda line: None)
     assert executed == []
 
 
 def test_every_step_is_given_the_seed_and_whether_someone_watches():
-    made = plan(PipelineSettings(seed=7, interactive="no"), "x")
-    assert all(given.items() >= {"seed": 7, "interactive": "no"}.items() for given in made.values())
+    made = plan(PipelineSettings(seed=7, interactive="yes"), "x")
+    assert all(given.items() >= {"seed": 7, "interactive": "yes"}.items() for given in made.values())

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from toolset_nb.tools import catalogue
 from toolset_nb.training import (
     MARKER,
     arrange,
+    cadence,
     check_size,
     check_supervised,
     check_wanted,
@@ -271,6 +273,36 @@ def logs_of(run: Run, first_step: int, counts: list[dict], interactive: bool = F
     return run.history()
 
 
+@pytest.mark.parametrize(("method", "settings"), [("sft", SFTSettings()), ("kto", KTOSettings())], ids=["sft", "kto"])
+@pytest.mark.parametrize("size", models.sizes())
+def test_a_run_by_the_defaults_logs_enough_for_the_warnings_and_saves_before_its_end(size, method, settings):
+    values = models.sizes()[size][method]
+    batches = math.ceil(values["max_rows"] / values["batch_size"])
+    steps = math.ceil(values["epochs"] * math.ceil(batches / values["gradient_accumulation"]))  # the trainer's own sum
+    logging, saving = cadence(settings, values, values["max_rows"])
+    assert steps // logging >= 9 and (steps - 1) // saving >= 2
+
+
+@pytest.mark.parametrize(
+    ("given", "rows", "processes", "expected"),
+    [
+        ({}, 800, 1, (10, 25)),
+        ({}, 800, 2, (5, 12)),
+        ({}, 100_000, 1, (20, 100)),
+        ({}, 3, 1, (1, 1)),
+        ({"max_steps": 40}, 800, 1, (2, 5)),
+        ({"logging_steps": 7}, 800, 1, (7, 25)),
+        ({"save_steps": 300}, 800, 1, (10, 300)),
+    ],
+)
+def test_how_often_a_run_logs_and_saves_comes_from_its_length_unless_it_is_given(
+    given, rows, processes, expected, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    values = {"batch_size": 2, "gradient_accumulation": 4, "epochs": 2}
+    assert cadence(SFTSettings(**given), values, rows) == expected
+
+
 @pytest.mark.parametrize("by_trl", [True, False], ids=["counted by TRL", "counted by rows"])
 def test_a_resumed_run_goes_on_counting_tokens_and_its_first_line_tells_the_speed_since_then(by_trl):
     counts = [{"num_tokens": number * 100} if by_trl else {} for number in range(1, 5)]
@@ -342,8 +374,9 @@ def test_resume_takes_the_newest_unfinished_run_of_the_same_method():
     assert training.resume_point(SFTSettings()) == (None, None)
 
 
-def test_resume_auto_goes_on_where_there_is_something_to_go_on_from():
+def test_resume_auto_goes_on_where_there_is_something_to_go_on_from(capsys):
     assert training.resume_point(SFTSettings(resume="auto", run_name="quality")) == (None, None)
+    assert capsys.readouterr().out == "resume auto: there is no whole sft checkpoint to go on from, a new run starts\n"
     for name in ("quality", "quality", "other"):
         run = Run.start("sft", "tiny", name)
         checkpoint(run, 5)
@@ -367,8 +400,14 @@ def test_74_another_methods_run_or_one_without_a_checkpoint_is_refused():
 STARTED = {
     "parameters": {
         "lora_rank": 16,
+        "lora_alpha": 32,
         "max_length": 512,
         "seed": 1,
+        "epochs": 1,
+        "learning_rate": 3e-4,
+        "beta": 0.1,
+        "desirable_weight": 1.0,
+        "undesirable_weight": 1.0,
         "batch_size": 4,
         "gradient_accumulation": 2,
         "call_format": "hermes",
@@ -384,6 +423,12 @@ OTHERS = {
     "74 another SFT run": {"parent": "second"},
     "142 another model": {"base_model": {"name": "B", "revision": None}},
     "142 another rank": {"parameters": {**STARTED["parameters"], "lora_rank": 8}},
+    "another weight of the adapter": {"parameters": {**STARTED["parameters"], "lora_alpha": 16}},
+    "a lower rate": {"parameters": {**STARTED["parameters"], "learning_rate": 1e-4}},
+    "more epochs": {"parameters": {**STARTED["parameters"], "epochs": 2}},
+    "another beta": {"parameters": {**STARTED["parameters"], "beta": 0.2}},
+    "another weight of wanted answers": {"parameters": {**STARTED["parameters"], "desirable_weight": 2.0}},
+    "another weight of unwanted answers": {"parameters": {**STARTED["parameters"], "undesirable_weight": 2.0}},
     "another length": {"parameters": {**STARTED["parameters"], "max_length": 1024}},
     "another seed": {"parameters": {**STARTED["parameters"], "seed": 2}},
     "another file": {"dataset": {**STARTED["dataset"], "sha256": "1" * 64}},

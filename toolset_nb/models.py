@@ -72,13 +72,14 @@ class Hardware(NamedTuple):
 
 
 def hardware() -> Hardware:
-    """The machine this process runs on."""
+    """The machine this process runs on; of several processes each looks at its own GPU."""
     import psutil
     import torch
 
     ram, disk = psutil.virtual_memory().total / 2**30, free_disk()
     if not torch.cuda.is_available():
         return Hardware("cpu", "CPU", 0.0, 0.0, None, ram, disk)
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     free, total = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     return Hardware("cuda", name, total / 2**30, free / 2**30, torch.cuda.get_device_capability(), ram, disk)
@@ -99,13 +100,16 @@ def sizes() -> dict[str, dict[str, Any]]:
 
 
 def choose(model_size: str, machine: Hardware) -> tuple[str, str]:
-    """(size, reason). "auto" takes the largest size that fits with a tenth to spare; raises ModelError when one cannot fit."""
+    """(size, reason). "auto" takes the largest size that fits with a tenth to spare, of those that it may take by models.yaml.
+
+    Raises ModelError when one cannot fit.
+    """
     table = sizes()
     if model_size == "auto":
-        fitting = [size for size, entry in table.items() if entry["memory_gb"] <= machine.memory * 0.9]
-        size = fitting[-1]
+        offered = [size for size, entry in table.items() if entry.get("auto", True)]
+        size = [size for size in offered if table[size]["memory_gb"] <= machine.memory * 0.9][-1]
         need = table[size]["memory_gb"]
-        return size, f"{size} is the largest size that fits here ({need:g} GB needed; found {machine})"
+        return size, f"{size} is the largest size that auto takes here ({need:g} GB needed; found {machine})"
     need = table[model_size]["memory_gb"]
     if need > machine.memory:
         small = choose("auto", machine)[0]
@@ -295,14 +299,19 @@ def around_answer(tokenizer) -> tuple[str, str]:
 def for_generation(source, dtype: str = ""):
     """(model, tokenizer) of a model folder or a run, by transformers and peft alone: what was trained, not converted.
 
-    A run is its adapter, unmerged, on the 16-bit base. `dtype` is the machine's where none is named. Raises ExportError for a
-    base that cannot be had.
+    A run is its adapter, unmerged, on the 16-bit base. `dtype` is the machine's where none is named. A model that the GPU has no
+    room for stays on the CPU. Raises ExportError for a base that cannot be had.
     """
+    import gc
+
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from toolset_nb.export.weights import base_files  # the export imports this module
+    from toolset_nb.export.formats import ROOM  # the export imports this module
+    from toolset_nb.export.weights import base_files
 
+    gc.collect()
+    torch.cuda.empty_cache()  # what a model before this one took counts as free
     machine = hardware()
     base = base_files(source if isinstance(source, str) else source.record["base_folder"])
     model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype or machine.dtype))
@@ -311,7 +320,8 @@ def for_generation(source, dtype: str = ""):
 
         model = PeftModel.from_pretrained(model, source.folder / "adapter")
     tokenizer = AutoTokenizer.from_pretrained(base if isinstance(source, str) else source.folder / "adapter")
-    return model.to(machine.device).eval(), settle_template(tokenizer)
+    fits = model.get_memory_footprint() * ROOM <= machine.free * 2**30
+    return model.to(machine.device if fits else "cpu").eval(), settle_template(tokenizer)
 
 
 def add_adapter(model, values: dict[str, Any], seed: int = 42):

@@ -13,13 +13,15 @@ import itertools
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolset_nb import runs
+from toolset_nb import models, runs
 from toolset_nb.errors import ToolsetError
 from toolset_nb.files import replacing
 from toolset_nb.paths import find_file, repo_root
@@ -57,7 +59,7 @@ def plan(settings: PipelineSettings, name: str, made: dict[str, str] | None = No
         "evaluate": {"targets": ",".join(targets)},
         "export": {"run": targets[-1] if len(targets) > 1 else "latest"},
     }
-    every = settings.model_dump(include={"seed", "interactive"}, exclude_defaults=True)
+    every = {"interactive": "no"} | settings.model_dump(include={"seed", "interactive"}, exclude_defaults=True)
     steps = {step: every | given[step] | _extra(settings, step) for step in STEPS if step in chosen}
     for step, parameters in steps.items():
         _checked(step, parameters)
@@ -67,12 +69,15 @@ def plan(settings: PipelineSettings, name: str, made: dict[str, str] | None = No
 def run(settings: PipelineSettings, say: Callable[[str], None] = print) -> Path:
     """Executes the steps that are not done yet; the pipeline's folder. Raises PipelineError at the first that fails.
 
-    Where one of them uploads, the Hub is asked before the first whether it may: see `export.check_hub`.
+    Before the first the Hub is asked, where one of them uploads, whether it may (see `export.check_hub`), and memory is held
+    against what merging the trained model takes.
     """
     name = settings.run_name or datetime.now(UTC).strftime("%Y%m%dT%H%M%S-pipeline")
     folder, state = runs.runs_folder().resolve() / name, status(name)
     steps = plan(settings, name)
-    _check_hub({step: steps[step] for step in steps if state.get(step, {}).get("status") != "complete"})
+    todo = {step: _checked(step, steps[step]) for step in steps if state.get(step, {}).get("status") != "complete"}
+    _check_hub(todo)
+    _check_merge(todo)
     folder.mkdir(parents=True, exist_ok=True)
     for step in steps:
         made = {each: entry["run"] for each, entry in state.items() if "run" in entry}
@@ -172,13 +177,54 @@ def _checked(step: str, parameters: dict[str, Any]) -> Settings:
         raise SettingsError(f"step {step}: {error}") from None
 
 
-def _check_hub(steps: dict[str, dict[str, Any]]) -> None:
+def _check_hub(steps: dict[str, Settings]) -> None:
     """Raises ExportError where a step could not upload in the end."""
     from toolset_nb.export import check_hub
 
-    for settings in itertools.starmap(_checked, steps.items()):
+    for settings in steps.values():
         if getattr(settings, "push_to_hub", False):
             check_hub(settings.hub_repo)
+
+
+def _check_merge(steps: dict[str, Settings]) -> None:
+    """Raises ExportError where a step would merge what SFT will train, and there is not the memory for it.
+
+    The weights of a `base_model` are not known here: its merge is checked by the step.
+    """
+    import psutil
+
+    from toolset_nb.export import ExportError
+    from toolset_nb.export.artefacts import size_words
+    from toolset_nb.export.formats import ROOM
+
+    if "sft" not in steps or steps["sft"].base_model or not any(itertools.starmap(_merges, steps.items())):
+        return
+    size = _size(steps["sft"].model_size)
+    needed, free = models.sizes()[size]["shape"]["parameters"] * 2 * ROOM, psutil.virtual_memory().available
+    if needed > free:
+        raise ExportError(
+            f"evaluation and export merge {size} in memory after its training: {size_words(needed)} are needed and "
+            f"{size_words(free)} are free; take a smaller model_size, or steps sft,kto here and the others on a larger machine"
+        )
+
+
+def _merges(step: str, settings: Settings) -> bool:
+    """Whether the step adds the adapter to its base's 16-bit weights."""
+    from toolset_nb.export import chosen
+
+    if step == "export":
+        return not {"adapter", "lora"}.issuperset(chosen(settings.formats))
+    return step == "evaluate" and settings.engine == "gguf"
+
+
+def _size(asked: str) -> str:
+    """The size that SFT will take; "auto" is found by a process of its own, since one that looks at a GPU takes memory of it."""
+    if asked != "auto":
+        return asked
+    code = "from toolset_nb import models; print(models.choose('auto', models.hardware())[0])"
+    with _environment():
+        found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    return found.stdout.split()[-1]
 
 
 def _write(folder: Path, state: dict[str, Any]) -> None:

@@ -88,8 +88,8 @@ class TrainingSettings(Settings):
     max_steps: Whole = Field(0, ge=0, le=10_000_000)
     batch_size: Whole = Field(0, ge=0, le=1024)
     gradient_accumulation: Whole = Field(0, ge=0, le=4096)
-    logging_steps: Whole = Field(20, ge=1)
-    save_steps: Whole = Field(100, ge=1)
+    logging_steps: Whole = Field(0, ge=0)
+    save_steps: Whole = Field(0, ge=0)
     eval_steps: Whole = Field(0, ge=0)
     resume: str = ""
     report_to: Choice("none", "trackio", "tensorboard", "wandb") = "none"

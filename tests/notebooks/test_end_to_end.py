@@ -33,6 +33,9 @@ def test_a_few_steps_on_the_embedded_model_end_in_a_served_model_and_a_report(tm
         "-p",
         "logging_steps",
         "1",
+        "-p",
+        "save_steps",
+        "3",
     ]
     trained = command("papermill", str(notebook), str(tmp_path / "out.ipynb"), *parameters, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr[-3000:]

@@ -91,7 +91,14 @@ def test_auto_goes_on_with_a_run_that_was_started_with_the_same(broken):
 
 @pytest.mark.parametrize(
     ("other", "processes"),
-    [({"max_rows": 100}, 2), ({"seed": 1}, 2), ({"model_size": "3b"}, 2), ({"call_format": "text"}, 2), ({}, 1)],
+    [
+        ({"max_rows": 100}, 2),
+        ({"learning_rate": 1e-4}, 2),
+        ({"seed": 1}, 2),
+        ({"model_size": "3b"}, 2),
+        ({"call_format": "text"}, 2),
+        ({}, 1),
+    ],
 )
 def test_auto_starts_anew_where_something_else_is_asked_for_and_leaves_the_old_run_alone(
     broken, other, processes, capsys

@@ -9,7 +9,7 @@ from toolset_nb.training.checks import check_reference, check_size, check_superv
 from toolset_nb.training.data import arrange, data_path, drop_long, load_rows, to_dataset
 from toolset_nb.training.health import health
 from toolset_nb.training.plots import plot, save_plots
-from toolset_nb.training.progress import callbacks, is_interactive
+from toolset_nb.training.progress import cadence, callbacks, is_interactive
 from toolset_nb.training.record import describe, save_adapter
 from toolset_nb.training.recovery import OutOfMemory, build, train
 from toolset_nb.training.resume import MARKER, checkpoints, resume_point
@@ -20,6 +20,7 @@ __all__ = [
     "answer",
     "arrange",
     "build",
+    "cadence",
     "callbacks",
     "check_reference",
     "check_size",

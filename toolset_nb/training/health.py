@@ -21,7 +21,7 @@ def health(history: list[dict], method: str, steps: int) -> dict[str, str]:
     if third >= 3 and history[-1]["step"] >= 0.2 * steps:
         early, late = sum(losses[:third]) / third, sum(losses[-third:]) / third
         if late > 1.3 * min(smooth(losses)) and late > early:
-            found["The loss is rising"] = "Lower learning_rate to a third; the newest whole checkpoint is from before."
+            found["The loss is rising"] = "Start anew with a third of the learning_rate: a resumed run keeps its own."
         elif late > 0.98 * early and method == "sft":
             found["The loss is not falling"] = (
                 "Raise learning_rate three times; if that changes nothing, look at the rows shown above: is the answer supervised?"

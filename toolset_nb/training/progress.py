@@ -1,6 +1,7 @@
 """What a run shows and writes while it trains: log.jsonl, a line or a live plot a logged step, warnings, checkpoint markers."""
 
 import contextlib
+import math
 import os
 import time
 from datetime import UTC, datetime
@@ -17,10 +18,20 @@ from toolset_nb.training.resume import rotate, seal
 
 
 def is_interactive(choice: str = "auto") -> bool:
-    """Whether live plots and progress bars make sense: a front end is attached. papermill and nbval count as headless."""
+    """Whether live plots and progress bars make sense: a front end is attached, or what runs the notebook was started in one."""
     if choice != "auto":
         return choice == "yes"
     return any(name in os.environ for name in ("COLAB_RELEASE_TAG", "JPY_SESSION_NAME", "VSCODE_PID"))
+
+
+def cadence(settings: Any, values: dict[str, Any], rows: int) -> tuple[int, int]:
+    """Steps between (two lines of the log, two checkpoints).
+
+    Where the settings say 0, about a twentieth and an eighth of the run, at most 20 and 100 steps.
+    """
+    together = values["batch_size"] * values["gradient_accumulation"] * int(os.environ.get("WORLD_SIZE", "1"))
+    steps = settings.max_steps or math.ceil(values["epochs"] * math.ceil(rows / together))
+    return settings.logging_steps or min(max(steps // 20, 1), 20), settings.save_steps or min(max(steps // 8, 1), 100)
 
 
 def quieten(trainer) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 from toolset_nb.runs import RENDERING, Run, RunError, find, list_runs
 
 MARKER = "COMPLETE.json"
+# Parameters that a run keeps to its end: of the model, the rows in their order, the loss, the schedule that a checkpoint restores.
+KEPT = ("lora_rank", "lora_alpha", "max_length", "max_rows", "seed", "gradient_accumulation", "epochs", "learning_rate")
+KEPT += ("beta", "desirable_weight", "undesirable_weight")
 
 
 def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[Run | None, str | None]:
@@ -28,9 +31,9 @@ def interrupted(settings: Any, record: dict[str, Any] | None = None) -> Run | No
     "latest" takes the newest unfinished run, "auto" does so where there is one and else starts anew (with `run_name`: that run).
     Only a run of the notebook's own method counts, and only a checkpoint that carries its marker and the sizes in it is
     whole. Whether a run of another machine still runs cannot be seen from here: such a run is taken up where its name is
-    given, be it by `resume` or by "auto" with `run_name`. A run that was started with another model, rows, order of them or
-    seed than `record` (of `describe`) says is passed over by "auto". Raises RunError when there is none, and for one that still
-    runs here.
+    given, be it by `resume` or by "auto" with `run_name`. A run that was started with another model, rows, order of them, loss
+    or schedule than `record` (of `describe`) says is passed over by "auto". Raises RunError when there is none, and for one that
+    still runs here.
     """
     if not settings.resume:
         return None
@@ -111,6 +114,7 @@ def _unfinished(settings: Any, method: str, record: dict[str, Any] | None) -> Ru
     if not auto:
         raise RunError("; ".join([f"resume latest: no unfinished {method} run with a whole checkpoint", *hints[:1]]))
     _told("".join(hints[:1]))
+    print(f"resume auto: there is no whole {method} checkpoint to go on from, a new run starts")
     return None
 
 
@@ -122,7 +126,7 @@ def _refuse_running(run: Run) -> None:
 
 
 def _difference(run: Run, record: dict[str, Any] | None) -> str:
-    """What makes the run another one; "" for none. A checkpoint goes with its model, its rows in their order, and its seed.
+    """What makes the run another one; "" for none. A checkpoint goes with its model, its rows in their order, loss and schedule.
 
     The order comes from the rows that are computed together; where to go on in it, from those of a step.
     """
@@ -140,8 +144,7 @@ def _told(reason: str) -> str:
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
     """What a run cannot change on its way, as far as the record tells."""
     given, data = record.get("parameters") or {}, record.get("dataset") or {}
-    names = ("lora_rank", "max_length", "max_rows", "seed", "gradient_accumulation", *RENDERING)
-    found = {name: given.get(name) for name in names}
+    found = {name: given.get(name) for name in (*KEPT, *RENDERING)}
     if given.get("batch_size") and record.get("processes"):
         found["batch_size x processes"] = given["batch_size"] * record["processes"]
     found |= {"base model": (record.get("base_model") or {}).get("name"), "sft_run": record.get("parent")}
