@@ -17,6 +17,7 @@ MEASURES = {
     "distinct_2": "distinct-2: different word pairs of all word pairs",
     "neighbour": "mean MinHash similarity to the nearest other request",
     "unique": "share of rows whose request no other has, numbers aside",
+    "wording": "share of rows whose hand-written wording no other has",
 }
 ROWS, SEED = 6600, 1  # as `make data` calls it
 

@@ -26,7 +26,7 @@ from toolset_nb.synth import similarity, variety, worlds
 from toolset_nb.synth.balance import Balance
 from toolset_nb.synth.plays import PLAYS
 from toolset_nb.synth.scenes import Rejected, Scene, ungrounded
-from toolset_nb.synth.wording import Speaker
+from toolset_nb.synth.wording import Said, Speaker
 from toolset_nb.synth.worlds import World
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import Vault, VaultError, fixtures
@@ -261,6 +261,8 @@ def _judge(scene: Scene, key: tuple[str, str], filter_: "Filter") -> dict:
     turns = [{"role": "user", "content": scene.request}, {"role": "assistant", "content": content}]
     meta: dict[str, Any] = {"behaviour": key[0], "variant": scene.variant, "tools": list(dict.fromkeys(scene.tools))}
     meta |= {"language": scene.language, "scenario": scene.world.name, "split": "train"}
+    if isinstance(scene.request, Said):
+        meta["wording"] = hashlib.sha256(scene.request.whole.encode()).hexdigest()[:8]
     if scene.before:
         meta["before"] = _text(scene.before)
     if scene.results:

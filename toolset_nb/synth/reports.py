@@ -116,6 +116,9 @@ def _kind(own: dict, tool: str, result: dict, arguments: dict[str, Any]) -> str:
 
 
 def _name(hit: dict[str, Any]) -> str:
+    """A hit's name; of the records of searchMemory a call's tool and session, or the id: their content is a raw line of a log."""
+    if "tool" in hit:
+        return f"{hit['tool']} ({hit['context']['sessionId']})" if "_" in hit["tool"] else hit["id"]
     name = str(next(hit[key] for key in NAMES if hit.get(key))).removesuffix(".md")
     name = (
         " ".join(name.rpartition("/")[2].split()) if "content" not in hit or "title" in hit else " ".join(name.split())
@@ -170,7 +173,7 @@ TEXTS: dict[str, Callable[[dict], str]] = {  # tool -> what is told of its data
     "agentManager_executePrompt": lambda data: data["response"],
     "agentManager_getAgent": lambda data: data["prompt"],
     "contentManager_batchContent": _quotes,
-    "contentManager_readContent": lambda data: body(data["content"]).strip(),
+    "contentManager_readContent": lambda data: data["content"].strip("\n"),
     "get_tools": _tools,
     "memoryManager_loadSession": lambda data: data["sessionContext"]["summary"],
     "memoryManager_loadState": _place,

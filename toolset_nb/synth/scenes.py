@@ -56,6 +56,7 @@ class Scene:
     wording: str = ""  # of the request, and its language
     language: str = "en"
     about: dict[str, str] = field(default_factory=dict)  # what the session is about when a tool's call is the first
+    goal: str = ""  # what the person wants in the end, the same for all calls of the turn
     opening: str = ""  # sessionMemory before anything was done
     tried: str = ""  # what the request says was tried and failed, for sessionMemory
     matched: negatives.Wrong = field(default_factory=list)  # wrong answers that a behaviour is there to avoid
@@ -69,6 +70,7 @@ class Scene:
 
     def ask(self, behaviour: str, variant: str, slots: dict[str, str], like: str | None = None) -> None:
         """Word the request by a behaviour's own voices; `like` asks for the language of what stands inside."""
+        self.aims(behaviour, variant, slots)
         self.asks(variant, self.speaker.request(behaviours()[behaviour][variant]["requests"], slots, like))
 
     def asks(self, variant: str, request: str) -> None:
@@ -78,6 +80,17 @@ class Scene:
             self.wording, self.language = request.wording, request.language
         if reason := self.refuses(request):
             raise Rejected("duplicate" if "before" in reason else "evaluation", reason)
+
+    def aims(self, behaviour: str, variant: str, slots: dict[str, str]) -> None:
+        """Set what the person wants in the end, in training, for a variant whose first call is not all of it."""
+        if self.training and (goals := answers()["goals"].get(behaviour, {}).get(variant)):
+            self.goal = self.speaker.fill(goals, slots)
+
+    def wants(self, *scenarios: Scenario) -> None:
+        """Let all of these be what the person wants in the end, in training."""
+        if self.training:
+            goals = [self.speaker.fill(answers()["reasons"][each.tool]["goal"], each.slots) for each in scenarios]
+            self.goal = ", and ".join([goals[0], *(goal[:1].lower() + goal[1:] for goal in goals[1:])])
 
     def scenario(self, tool: str) -> Scenario:
         """A right call of a tool in this world."""
@@ -101,7 +114,7 @@ class Scene:
             "sessionDescription": self.about.get(first, self.world.theme),
             "sessionMemory": self.remembered(),
             "toolContext": self.speaker.fill(voice["why"], slots),
-            "primaryGoal": self.speaker.fill(voice["goal"], slots),
+            "primaryGoal": self.goal or self.speaker.fill(voice["goal"], slots),
             "subgoal": self.speaker.fill(voice["step"], slots),
         }
 
@@ -134,9 +147,10 @@ class Scene:
         self._show_result()
         result = self._execute(tool, made, check, fails)
         self.blocks.append(calls.Call(tool, made))
+        self.goal = made["context"]["primaryGoal"] if self.training else ""
         self.tools.append(tool)
         self.results.append(result)
-        self.memory.append(self._told(tool, slots, result) if not fails else self._failed(tool, slots, result))
+        self.memory.append(self._told(tool, slots, result) if not fails else self._failed(slots))
         return result
 
     def did(self, scenario: Scenario) -> None:
@@ -172,9 +186,13 @@ class Scene:
         texts = answers()["memory"].get(tool) or voices()[tool]["memory"]
         return self.speaker.fill(texts, slots | reports.facts(tool, result))
 
-    def _failed(self, tool: str, slots: dict[str, str], result: dict) -> str:
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", tool.partition("_")[2]).lower()
-        return f"{name} failed: {result['error']}"
+    def _failed(self, slots: dict[str, str]) -> str:
+        """What a later call remembers of one that failed: always the reading of a note that is not there.
+
+        A speaker apart words it, so that tasks are worded as they were.
+        """
+        tried = behaviours()["recover"]["not_found"]["tried"]
+        return self.speaker.apart(self.request).fill(tried, {"wrong": slots["path"]})
 
     def closing(self, scenario: Scenario) -> str:
         """Closing words after one call; in training they report what a look-up found or a prompt was answered.

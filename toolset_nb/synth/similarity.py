@@ -73,13 +73,17 @@ def diversity(rows: list[dict]) -> dict[str, Any]:
     """Measures of the requests and arguments of rows.
 
     distinct_2: different word pairs by all word pairs. neighbour: mean over rows of the MinHash similarity to the nearest other
-    request. unique: share of rows whose request, slots of numbers aside, no other has. entropy: for each tool the mean over
-    its arguments of the normalised Shannon entropy of their values (1: all different).
+    request. unique: share of rows whose request, slots of numbers aside, no other has; wording: of those that tell their
+    hand-written wording the share whose wording no other has. entropy: for each tool the mean over its arguments of the
+    normalised Shannon entropy of their values (1: all different).
     """
     from toolset_nb import calls
 
     asked = [row["conversations"][0]["content"] for row in rows if row.get("label") is not False]
     pairs = Counter(pair for said in map(words, asked) for pair in zip(said, said[1:], strict=False))
+    wordings = Counter(
+        row["meta"]["wording"] for row in rows if row.get("meta", {}).get("wording") and row["label"] is not False
+    )
     forms = Counter(" ".join(word for word in words(text) if not word.isdigit()) for text in asked)
     signatures = numpy.array([minhash(text) for text in asked], dtype=numpy.uint32)
     nearest = []
@@ -101,6 +105,7 @@ def diversity(rows: list[dict]) -> dict[str, Any]:
         "distinct_2": len(pairs) / max(1, pairs.total()),
         "neighbour": sum(nearest) / max(1, len(nearest)),
         "unique": sum(count == 1 for count in forms.values()) / max(1, len(asked)),
+        "wording": sum(count == 1 for count in wordings.values()) / max(1, wordings.total()),
         "entropy": dict(sorted(entropy.items())),
     }
 

@@ -1,5 +1,6 @@
-"""What dataset.ipynb shows: coverage, lengths, near copies, a browser for rows with thumbs, a form that validates a file."""
+"""What dataset.ipynb shows: coverage, lengths, near copies, a list of rows to read, with thumbs, a form that validates a file."""
 
+import html
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -100,58 +101,122 @@ def write(rows: Iterable[dict], target: Path) -> Path:
     return draft.replace(target)
 
 
-def judge(row: dict, good: bool, target: Path, defect: str = "wrong_tool") -> None:
-    """Append a row to a file of your own judgements, labelled; a bad one names its defect."""
-    meta = {key: value for key, value in row["meta"].items() if key not in ("run", "result", "defect")}
-    jsonl.append(target, row | {"label": good, "meta": meta if good else meta | {"defect": defect}})
+def judge(row: dict, good: bool, other: str, folder: Path, defect: str = "wrong_tool") -> Path:
+    """Append what a thumb says of a row's answer to a file of your own; returns the file.
+
+    `other` is another answer to the same request, wrong where this one is good and right where it is bad: both go into
+    my_pairs.jsonl, for KTO. A good answer without another goes into my_rows.jsonl, for SFT. Raises DataError where there is no
+    right answer, where a rule is broken, and for a row that was judged before.
+    """
+    request, answer = row["conversations"]
+    paired = other.strip() not in ("", answer["content"].strip())
+    if not good and not paired:
+        raise jsonl.DataError("write the right answer into the field below first: it takes two to make a pair")
+    meta = {key: value for key, value in row["meta"].items() if key not in ("run", "result", "before", "defect")}
+    right, wrong = (answer["content"], other) if good else (other, answer["content"])
+    made = [
+        {"id": f"own-{row['id']}", "conversations": [request, answer | {"content": right}], "label": True, "meta": meta}
+    ]
+    if paired:
+        made += [
+            {
+                **made[0],
+                "conversations": [request, answer | {"content": wrong}],
+                "label": False,
+                "meta": meta | {"defect": defect},
+            }
+        ]
+        made = [each | {"id": f"{each['id']}{end}"} for each, end in zip(made, "ab", strict=True)]
+    if problems := [*rules.check_row(made[0]), *(rules.check_row(made[1], made[0]) if paired else [])]:
+        raise jsonl.DataError(f"not written: {problems[0]}")
+    target = folder / ("my_pairs.jsonl" if paired else "my_rows.jsonl")
+    if target.exists() and made[0]["conversations"] in _answers(target):
+        raise jsonl.DataError(f"{target.name} holds this answer already")
+    for each in made:
+        jsonl.append(target, each)
+    return target
 
 
-def browser(rows: list[dict], target: Path):
-    """A widget to read and filter rows; thumbs write them to `target` with a KTO label."""
+def _answers(file: Path) -> list[Any]:
+    return [row.get("conversations") for _, row in jsonl.read(file) if isinstance(row, dict)]
+
+
+def browser(rows: list[dict], folder: Path):
+    """A widget to filter, list and read rows; thumbs write them to files in `folder`, as `judge` says."""
     import ipywidgets as widgets
 
-    chosen, place = list(rows), [0]
+    wide = {"width": "100%"}
+    pairs = [pair for pair in zip(rows, rows[1:], strict=False) if pair[1].get("label") is False]
+    twins = {one["id"]: two for one, two in pairs + [pair[::-1] for pair in pairs]}
     options = lambda values: ["", *sorted({value for value in values if value})]  # noqa: E731
-    behaviour = widgets.Dropdown(options=options(row["meta"].get("behaviour") for row in rows), description="behaviour")
-    tool = widgets.Dropdown(
-        options=options(name for row in rows for name in row["meta"].get("tools", [])), description="tool"
-    )
-    label = widgets.Dropdown(options=["", "true", "false"], description="label")
-    words = widgets.Text(description="words", continuous_update=False)
+    filters = {
+        "behaviour": widgets.Dropdown(
+            options=options(row["meta"].get("behaviour") for row in rows), description="behaviour"
+        ),
+        "tool": widgets.Dropdown(
+            options=options(name for row in rows for name in row["meta"].get("tools", [])), description="tool"
+        ),
+        "label": widgets.Dropdown(options=["", "true", "false"], description="label"),
+        "words": widgets.Text(description="words", continuous_update=False),
+    }
+    table = widgets.Select(rows=10, layout=widgets.Layout(**wide))
+    text = widgets.Textarea(disabled=True, layout=widgets.Layout(height="20em", **wide))
+    other = widgets.Textarea(layout=widgets.Layout(height="8em", **wide))
     defect = widgets.Dropdown(options=sorted(rules.DEFECTS), value="wrong_tool", description="defect")
-    back, forth = widgets.Button(description="back"), widgets.Button(description="next")
     up, down = widgets.Button(description="👍 good"), widgets.Button(description="👎 bad")
-    status, text = widgets.HTML(), widgets.Textarea(disabled=True, layout=widgets.Layout(width="100%", height="24em"))
+    status = widgets.HTML()
+    chosen: list[dict] = []
 
-    def draw(message: str = "") -> None:
-        text.value = show(chosen[place[0]]) if chosen else "no row fits"
-        status.value = f"row {place[0] + 1 if chosen else 0} of {len(chosen)} {message}"
+    def filter_(_: Any = None) -> None:
+        chosen[:] = select(rows, **{name: field.value for name, field in filters.items()})
+        table.options = [(_line(row), at) for at, row in enumerate(chosen)]
+        table.index = 0 if chosen else None
+        open_()
 
-    def filter_(_: Any) -> None:
-        chosen[:], place[0] = select(rows, behaviour.value, tool.value, label.value, words.value), 0
-        draw()
-
-    def step(by: int) -> None:
-        place[0] = (place[0] + by) % max(1, len(chosen))
-        draw()
+    def open_(_: Any = None) -> None:
+        status.value = f"{len(chosen)} rows"
+        if table.index is None:
+            text.value, other.value = "no row fits", ""
+            return
+        row = chosen[table.index]
+        twin = twins.get(row["id"], row)
+        text.value, other.value = show(row), twin["conversations"][1]["content"]
+        defect.value = {**twin["meta"], **row["meta"]}.get("defect", "wrong_tool")
 
     def thumb(good: bool) -> None:
-        if chosen:
-            judge(chosen[place[0]], good, target, defect.value)
-            draw(f"written to {target.name} as {'good' if good else 'bad: ' + defect.value}")
+        if table.index is None:
+            return
+        try:
+            target = judge(chosen[table.index], good, other.value, folder, defect.value)
+            status.value = f"written to {target}"
+        except jsonl.DataError as error:
+            status.value = html.escape(str(error))
 
-    for widget in (behaviour, tool, label, words):
-        widget.observe(filter_, "value")
-    for button, act in (
-        (back, lambda _: step(-1)),
-        (forth, lambda _: step(1)),
-        (up, lambda _: thumb(True)),
-        (down, lambda _: thumb(False)),
-    ):
-        button.on_click(act)
-    draw()
-    rows_of = [[behaviour, tool, label, words], [back, forth, up, down, defect, status]]
-    return widgets.VBox([*(widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows_of), text])
+    for field in filters.values():
+        field.observe(filter_, "value")
+    table.observe(open_, "index")
+    up.on_click(lambda _: thumb(True))
+    down.on_click(lambda _: thumb(False))
+    filter_()
+    flow = widgets.Layout(flex_flow="row wrap")
+    asked = widgets.HTML("The other answer: with 👎 the right one, with 👍 a wrong one, or as it is for none")
+    return widgets.VBox(
+        [
+            widgets.HBox([*filters.values()], layout=flow),
+            table,
+            text,
+            asked,
+            other,
+            widgets.HBox([up, down, defect, status], layout=flow),
+        ]
+    )
+
+
+def _line(row: dict) -> str:
+    """A row in a list."""
+    told = ", ".join(row["meta"].get("tools", [])) or "no call"
+    mark = {True: "✓", False: "✗"}.get(row.get("label"), " ")
+    return f"{mark} {row['id']} · {told} · {' '.join(row['conversations'][0]['content'].split())[:90]}"
 
 
 def findings(path: str) -> str:

@@ -37,9 +37,10 @@ class Wordings(list):
 
 
 class Said(str):
-    """Words made from a wording, with its language."""
+    """Words made from a wording, with its language; `whole` is the wording with those of the words that stand inside."""
 
     wording: str = ""
+    whole: str = ""
     language: str = "en"
 
 
@@ -114,6 +115,7 @@ class Speaker:
         wording = self.fitting(mine, slots)
         said = Said(wording.format_map(slots))
         said.wording, said.language = wording, language(wording)
+        said.whole = wording.format_map({name: getattr(value, "whole", f"{{{name}}}") for name, value in slots.items()})
         return said
 
     def mine(self, texts: Wordings) -> list:

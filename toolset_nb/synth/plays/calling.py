@@ -52,6 +52,7 @@ def several_calls(scene: Scene) -> None:
     texts = behaviours()["several_calls"]["join"]["requests"]
     request = scene.speaker.request(texts, {"first": one, "second": two}, one.language)
     scene.asks("join", parts.placed(scene, request, first, second))
+    scene.wants(first, second)
     scene.play(first)
     scene.memory = []  # the second call is made without knowing how the first went
     scene.play(second)

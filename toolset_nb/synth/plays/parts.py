@@ -253,6 +253,7 @@ def ask_inside(scene: Scene, variant: str, slots: dict[str, str]) -> None:
     """A request of a chain in words that name the scene's workspace."""
     request = scene.speaker.request(behaviours()["multi_step"][variant]["requests"], slots)
     scene.named = scene.workspace
+    scene.aims("multi_step", variant, slots)
     scene.asks(variant, _naming(scene.workspace, request, scene.speaker))
 
 
