@@ -1,6 +1,7 @@
 """Talking to a model in a vault that somebody uses: looks are free, writes wait for a yes and show what they change."""
 
 import json
+import tempfile
 
 import pytest
 from werkzeug import Response
@@ -9,9 +10,10 @@ from written_call import ARGUMENTS, CONTEXT, RIGHT, TOOL
 from toolset_nb.__main__ import main
 from toolset_nb.chat import REFUSED, Asking
 from toolset_nb.vault import Vault, fixtures
+from toolset_nb.vault.snapshots import diff
 
 
-def call(name: str, **arguments) -> tuple[str, dict]:
+def call(name: str, /, **arguments) -> tuple[str, dict]:
     return name, {"context": CONTEXT, **arguments}
 
 
@@ -51,11 +53,70 @@ def test_until_the_yes_nothing_of_the_vault_itself_is_written(vault):
     assert seen == [before] and everything() == before
 
 
+SHOWN = {
+    "create": ("contentManager_createContent", {"filePath": "New/Note", "content": "text"}),
+    "edit": ("contentManager_appendContent", {"filePath": "Note", "content": "more"}),
+    "move": ("vaultManager_moveNote", {"path": "Note", "newPath": "Old/Note"}),
+    "move over another": ("vaultManager_moveNote", {"path": "Note", "newPath": "Folder/A", "overwrite": True}),
+    "move a folder": ("vaultManager_moveFolder", {"path": "Folder", "newPath": "Old/Folder"}),
+    "delete": ("vaultManager_deleteNote", {"path": "Note"}),
+    "delete a folder": ("vaultManager_deleteFolder", {"path": "Folder", "recursive": True}),
+    "a record": ("memoryManager_createSession", {"name": "Evening"}),
+}
+
+
+@pytest.mark.parametrize("wanted", SHOWN.values(), ids=SHOWN)
+def test_what_is_shown_is_the_difference_of_the_whole_vaults(vault, tmp_path, wanted):
+    for path, text in {"Note": "one", "Folder/A": "a [[Note]]", "Folder/B": "same", "Folder/C": "same"}.items():
+        assert vault.call(*call("contentManager_createContent", filePath=path, content=text))["success"]
+    shown, answers = [], iter([False, True])
+    asking = Asking(vault, lambda made, difference: shown.append(str(difference)) or next(answers))
+    made, other = call(wanted[0], **wanted[1]), vault.copy(tmp_path / "other")
+    before = other.snapshot()
+    result = other.call(*made)
+    difference = diff(before, other.snapshot())
+    assert asking.call(*made)["code"] == "DECLINED" and vault.snapshot() == before
+    assert asking.call(*made) == result and result["success"]
+    assert difference and shown == [str(difference)] * 2 and vault.snapshot() == other.snapshot()
+
+
+def test_a_file_that_is_too_large_to_be_read_can_be_moved_and_replaced(vault):
+    for name in ("film.mp4", "other.mp4"):
+        with open(vault.tree.root / name, "wb") as file:
+            file.truncate(1 << 30)
+    shown = []
+    asking = Asking(vault, lambda made, difference: shown.append(str(difference)) or True)
+    assert asking.call(*call("vaultManager_moveNote", path="film.mp4", newPath="Films/film.mp4"))["success"]
+    over = {"path": "Films/film.mp4", "newPath": "other.mp4", "overwrite": True}
+    assert asking.call(*call("vaultManager_moveNote", **over))["success"]
+    assert shown[0] == "+ Films/\n> film.mp4 -> Films/film.mp4"
+    assert shown[1].startswith("- Films/film.mp4\n~ other.mp4\n") and "-1073741824 bytes" in shown[1]
+
+
+def test_a_note_that_was_edited_outside_between_two_trials_is_seen(vault):
+    shown = []
+    asking = Asking(vault, lambda made, difference: shown.append(str(difference)))
+    for text in ("first", "other"):
+        (vault.tree.root / "Note.md").write_text(text)
+        asking.call(*call("contentManager_replaceContent", filePath="Note", oldContent=text, newContent="new"))
+    assert ["-first" in shown[0], "-other" in shown[1]] == [True, True]
+
+
+def test_the_mirror_goes_with_the_conversation(vault, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    asking = Asking(vault, lambda *_: False)
+    asking.call(TOOL, ARGUMENTS)
+    asking.call(TOOL, ARGUMENTS)
+    assert len(list(tmp_path.glob("tmp*"))) == 1
+    del asking
+    assert not list(tmp_path.glob("tmp*"))
+
+
 def test_a_copy_that_cannot_be_made_is_a_refused_call_with_its_reason(vault, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/tmp/x")
 
-    monkeypatch.setattr(vault, "copy", full)
+    monkeypatch.setattr(vault, "mirror", full)
     result = Asking(vault, never).call(TOOL, ARGUMENTS)
     assert not result["success"] and "could not be tried" in result["error"]
     assert "/tmp/x: No space left on device" in result["error"]

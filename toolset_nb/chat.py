@@ -3,10 +3,13 @@
 `Chat` is the conversation; `Asking` stands in front of a vault that somebody uses and lets a person see and refuse each write.
 """
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
+from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 from toolset_nb import evaluation
@@ -16,7 +19,7 @@ from toolset_nb.evaluation.prompts import offered_tools
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.tools import catalogue
 from toolset_nb.vault import Vault, VaultError
-from toolset_nb.vault.snapshots import Difference, diff
+from toolset_nb.vault.snapshots import Difference, since
 
 REFUSED = "The user declined this call. Ask what to do instead."
 NOT_TRIED = "Nothing was changed: the call could not be tried on a copy of the vault ({})."
@@ -70,14 +73,22 @@ class Chat:
 
 
 class Asking:
-    """A vault whose writes are tried on a private copy first and executed only when `approve` says so.
+    """A vault whose writes are tried on a private mirror first and executed only when `approve` says so.
 
-    `approve` is given the call and what it changed in the copy; a call that fails there, or that only looks, is not asked
+    `approve` is given the call and what it changed in the mirror; a call that fails there, or that only looks, is not asked
     about. Until the yes a write touches nothing of the vault itself.
     """
 
     def __init__(self, vault: Vault, approve: Callable[[Call, Difference], bool]):
         self.vault, self.approve = vault, approve
+        self._seen: dict[str, tuple[tuple, tuple]] = {}
+
+    @cached_property
+    def _folder(self) -> str:
+        """Where the mirror is, for as long as the conversation lasts."""
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def call(self, name: str, arguments: Any) -> dict:
         """The vault's result, or a failure that says the user declined or why the call could not be tried."""
@@ -98,9 +109,9 @@ class Asking:
         return self.vault.call(name, arguments)
 
     def _try(self, name: str, arguments: Any) -> tuple[dict, Difference]:
-        """What the call returns and changes in a copy that is gone afterwards."""
-        with tempfile.TemporaryDirectory() as folder:
-            copy = self.vault.copy(Path(folder) / "vault")
-            before = copy.snapshot()
-            result = copy.call(name, arguments)
-            return result, diff(before, copy.snapshot())
+        """What the call returns and changes in the mirror, which is first made like the vault again."""
+        mirror = self.vault.mirror(self._folder, self._seen)
+        mirror.state.refresh()
+        before = deepcopy(mirror.state.data)
+        result = mirror.call(name, arguments)
+        return result, since(self._seen, self.vault.tree, mirror.tree, before, mirror.state.data)

@@ -110,8 +110,13 @@ class Vault:
 
     def copy(self, folder: Path | str) -> "Vault":
         """A private copy in a new folder, with the same clock, ids and models."""
+        Path(folder).mkdir()
+        return self.mirror(folder, {})
+
+    def mirror(self, folder: Path | str, seen: dict[str, tuple[tuple, tuple]]) -> "Vault":
+        """The same in a folder that is there, brought up to date: see `Tree.mirror`."""
         with self._thread, self._lock:
-            self.tree.copy(Path(folder))
+            self.tree.mirror(Path(folder), seen)
         clock = None if self.real_time else deepcopy(self.clock)
         copy = Vault(folder, clock, None, True, self.read_only, self.provider)
         copy.state.random.setstate(self.state.random.getstate())

@@ -277,20 +277,34 @@ class Tree:
                 if AT:
                     os.close(inner)
 
-    def copy(self, folder: Path) -> None:
-        """Copy everything, trash and state included, to a folder that does not exist yet; links are left out."""
-        pairs = [(self.root, Path(folder))]
-        while pairs:
-            source, target = pairs.pop()
-            os.mkdir(target)
-            with os.scandir(source) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pairs.append((Path(entry.path), target / entry.name))
-                    elif entry.is_file(follow_symlinks=False):
-                        status = entry.stat(follow_symlinks=False)
-                        shutil.copyfile(entry.path, f"{target}/{entry.name}")
-                        os.utime(f"{target}/{entry.name}", ns=(status.st_mtime_ns, status.st_mtime_ns))
+    def mirror(self, folder: Path, seen: dict[str, tuple[tuple, tuple]]) -> None:
+        """Make a private folder hold what calls can reach and the state; only files that are not as `seen` has them are copied.
+
+        `seen` is what the last time gave, the stamps of source and copy by path, and is brought up to date. The trash is empty
+        in a mirror, and a file that is too large for every tool has its size but no content.
+        """
+        for name in (OWN, TRASH):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(Path(folder) / name)
+        mirror = Tree(folder, durable=False)
+        for file in self.own.glob("*.json*"):
+            if not file.is_symlink():
+                shutil.copyfile(file, mirror.own / file.name)
+        wanted, there = ({entry.path: entry for entry in tree.walk(hidden=True)} for tree in (self, mirror))
+        for path in reversed(there):  # content before its folder
+            if path not in wanted or wanted[path].is_folder != there[path].is_folder:
+                mirror.remove(path)
+        for path, entry in wanted.items():
+            target = f"{mirror.root}/{path}"
+            if entry.is_folder:
+                os.makedirs(target, exist_ok=True)
+            elif path not in there or seen.get(path) != (entry.stamp, there[path].stamp):
+                readable = entry.size <= MOST_FILE_BYTES
+                with open(target, "wb") as file:
+                    file.write(self.read_bytes(path)) if readable else file.truncate(entry.size)
+                os.utime(target, ns=(entry.stamp[0],) * 2)
+        seen.clear()
+        seen.update({entry.path: (wanted[entry.path].stamp, entry.stamp) for entry in mirror.walk(hidden=True)})
 
     def own_file(self, name: str, data: bytes) -> None:
         """Replace a file of our own state folder in one step."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from toolset_nb.vault.files import MOST_FILE_BYTES
+
 VOLATILE = {"created", "lastAccessed", "startTime", "endTime", "timestamp", "time", "isActive"}
 NOT_COMPARED = {"aliases", "trash"}
 IDENTIFIER = re.compile(r"(?:ws|session|state|prompt|trace)_\d{13}_[a-z0-9]{9}|s-\d{14}")
@@ -109,6 +111,32 @@ def diff(before: Snapshot, after: Snapshot) -> Difference:
     changes += [Change("created", f"{path}/") for path in after.folders - before.folders]
     changes += [Change("deleted", f"{path}/") for path in before.folders - after.folders]
     return Difference(sorted(changes, key=lambda change: change.path) + _state_changes(before.state, after.state))
+
+
+def since(seen: dict[str, tuple[tuple, tuple]], source: Any, mirror: Any, before: dict, after: dict) -> Difference:
+    """What has changed in a mirror (see `Tree.mirror`) since it was made, with the states before and after.
+
+    Only what is new or edited is read; what was moved is known by its stamp.
+    """
+    old = {path: stamp for path, (_, stamp) in seen.items()}
+    new = {entry.path: entry.stamp for entry in mirror.walk(hidden=True)}
+    gone = {old[path] for path in old.keys() - new.keys()}
+    files: tuple[dict, dict] = ({}, {})
+    for path in old.keys() | new.keys():
+        was, now = old.get(path), new.get(path)
+        if was == now:
+            continue
+        unread = not now or not was and now in gone or max(stamp[1] for stamp in (was, now) if stamp) > MOST_FILE_BYTES
+        for side, tree, stamp in zip(files, (source, mirror), (was, now), strict=True):
+            if stamp:
+                side[path] = _stand_in(*stamp) if unread else tree.read_bytes(path)
+    folders = (frozenset(path for path, stamp in stamps.items() if not stamp) for stamps in (old, new))
+    return diff(*map(Snapshot, files, folders, (before, after)))
+
+
+def _stand_in(time: int, size: int, number: int) -> bytes:
+    """The same for one file in two places, another for every other file; nothing for an empty one."""
+    return f"{size} bytes (file {number} of {time})".encode() if size else b""
 
 
 def _state_changes(before: dict, after: dict) -> list[Change]:
