@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from written_call import ARGUMENTS, TOOL
 
+from toolset_nb.evaluation.agent import Attempt, Turn, read
 from toolset_nb.servers import Answer, kinds
 
 PROMPT = {
@@ -30,6 +31,11 @@ ASK = {**QUIET, "id": "ask-01", "question": "Delete it", "fixture": "music", "ex
 
 def answer(text: str | None, finish: str = "stop", error: str = "", tool_calls: list | None = None) -> Answer:
     return Answer(text, tool_calls, finish, 0.25, 9, 7, {"id": "x"}, error)
+
+
+def single(answer: Answer) -> Attempt:
+    """The attempt that one answer makes, nothing executed."""
+    return Attempt([Turn(answer, read(answer))], stop="truncated" if answer.finish_reason == "length" else "single")
 
 
 NATIVE = [{"function": {"name": TOOL, "arguments": json.dumps(ARGUMENTS)}}]

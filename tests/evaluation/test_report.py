@@ -6,7 +6,7 @@ import re
 
 import jsonschema_rs
 import pytest
-from scripted import ASK, QUIET, TASK, Script, answer, manifest, prompts
+from scripted import ASK, QUIET, TASK, Script, answer, manifest, prompts, single
 from written_call import RIGHT, TOOL, call
 
 from toolset_nb.evaluation import (
@@ -24,7 +24,6 @@ from toolset_nb.evaluation import (
     summarise,
     table,
 )
-from toolset_nb.evaluation.agent import single
 from toolset_nb.paths import repo_root
 from toolset_nb.servers import RequestFailed
 from toolset_nb.settings import EvaluateSettings

@@ -5,13 +5,12 @@ import re
 from dataclasses import asdict
 
 import pytest
-from scripted import ASK, NATIVE, PROMPT, QUIET, TASK, Script, answer
+from scripted import ASK, NATIVE, PROMPT, QUIET, TASK, Script, answer, single
 from written_call import ARGUMENTS, CONTEXT, RIGHT, TOOL, call
 
 from toolset_nb import tasks
 from toolset_nb.calls import Call, render
 from toolset_nb.evaluation import attempt, judge
-from toolset_nb.evaluation.agent import single
 from toolset_nb.evaluation.verdicts import FAILURES, literal, said
 from toolset_nb.settings import EvaluateSettings
 from toolset_nb.vault.snapshots import Snapshot

@@ -50,7 +50,7 @@ def lmstudio(httpserver):
 
 @pytest.fixture
 def ollama(httpserver):
-    """Port 11434: /api/chat takes num_ctx and arguments as objects, answers with done_reason, and knows no tool_choice."""
+    """Port 11434: /api/chat takes num_ctx and arguments as objects, answers with done_reason."""
 
     def chat(request: Request) -> Response:
         body = request.get_json()
@@ -184,18 +184,10 @@ def test_an_empty_list_of_calls_is_no_call(lmstudio):
 
 def test_ollama_is_asked_in_its_own_protocol_with_the_context_that_is_needed(ollama):
     with connect(f"{address(ollama)}#qwen3:4b", context=8192) as endpoint:
-        answer = endpoint.ask(
-            ASK, tools=[{"type": "function"}], temperature=0, max_tokens=50, seed=1, tool_choice="auto"
-        )
+        answer = endpoint.ask(ASK, tools=[{"type": "function"}], temperature=0, max_tokens=50, seed=1)
         assert endpoint.context_length() == 8192
     body = ollama.log[-1][0].get_json()
-    assert body["options"] == {
-        "temperature": 0,
-        "num_predict": 50,
-        "seed": 1,
-        "tool_choice": "auto",
-        "num_ctx": 8192,
-    } or (body["options"] == {"temperature": 0, "num_predict": 50, "seed": 1, "num_ctx": 8192})
+    assert body["options"] == {"temperature": 0, "num_predict": 50, "seed": 1, "num_ctx": 8192}
     assert body["stream"] is False and body["tools"]
     assert answer.tool_calls == [CALL] and (answer.finish_reason, answer.prompt_tokens) == ("stop", 8192)
 

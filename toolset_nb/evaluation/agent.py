@@ -181,12 +181,6 @@ def replay(turn: Turn, call_format: str, number: int) -> list[dict]:
     return [message, *told]
 
 
-def single(answer: Answer) -> Attempt:
-    """The attempt that one answer makes, nothing executed."""
-    turn = Turn(answer, read(answer))
-    return Attempt([turn], stop="truncated" if answer.finish_reason == "length" else "single")
-
-
 def _shown(result: dict) -> str:
     text = calls.dumps(result)
     return text if len(text) <= MOST_RESULT else text[:MOST_RESULT] + f"... ({len(text) - MOST_RESULT} characters cut)"

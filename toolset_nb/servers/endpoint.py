@@ -22,15 +22,7 @@ from toolset_nb.servers.kinds import Kind, kinds
 
 MAX_REPLY_BYTES = 8 << 20
 LONGEST_WAIT = 30  # seconds that a Retry-After may ask for
-OPTIONAL = (
-    "seed",
-    "top_p",
-    "tool_choice",
-    "parallel_tool_calls",
-    "stop",
-    "chat_template_kwargs",
-    "think",
-)  # a request works without them
+OPTIONAL = ("seed", "top_p", "chat_template_kwargs", "think")  # a request works without them
 
 
 TOOL_ROLE = (
@@ -191,8 +183,7 @@ class Endpoint:
                 body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
             path = "/v1/chat/completions"
         body |= self.kind.sent | ({"tools": tools} if tools else {})
-        left_out = self.dropped | set(self.kind.omit)
-        return path, {key: value for key, value in body.items() if key not in left_out}
+        return path, {key: value for key, value in body.items() if key not in self.dropped}
 
     def curl(self, messages: list[dict], **options: Any) -> str:
         """The request as a shell command; a key stands in it as a variable's name."""

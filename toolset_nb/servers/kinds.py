@@ -25,7 +25,6 @@ class Kind:
     port: int
     chat: str
     probe: str
-    omit: tuple[str, ...]
     sent: dict[str, Any]
     schema: bool
     model_fault: tuple[str, ...]
