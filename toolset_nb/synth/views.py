@@ -199,7 +199,7 @@ def browser(rows: list[dict], folder: Path):
     down.on_click(lambda _: thumb(False))
     filter_()
     flow = widgets.Layout(flex_flow="row wrap")
-    asked = widgets.HTML("The other answer: with 👎 the right one, with 👍 a wrong one, or as it is for none")
+    asked = widgets.HTML("The other answer: for a bad row the right one; for a good row a wrong one, or nothing new")
     return widgets.VBox(
         [
             widgets.HBox([*filters.values()], layout=flow),
