@@ -39,6 +39,7 @@ def test_each_of_several_processes_looks_at_its_own_gpu(monkeypatch):
     fakes = {
         "is_available": lambda: True,
         "current_device": lambda: used[-1],
+        "device_count": lambda: 4,
         "set_device": used.append,
         "mem_get_info": lambda: (2**30, (used[-1] + 1) * 2**30),
         "get_device_name": lambda: f"GPU {used[-1]}",

@@ -376,7 +376,7 @@ def test_resume_takes_the_newest_unfinished_run_of_the_same_method():
 
 def test_resume_auto_goes_on_where_there_is_something_to_go_on_from(capsys):
     assert training.resume_point(SFTSettings(resume="auto", run_name="quality")) == (None, None)
-    assert capsys.readouterr().out == "resume auto: there is no whole sft checkpoint to go on from, a new run starts\n"
+    assert capsys.readouterr().out == "resume auto: there is no sft run to go on with, a new one starts\n"
     for name in ("quality", "quality", "other"):
         run = Run.start("sft", "tiny", name)
         checkpoint(run, 5)

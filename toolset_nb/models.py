@@ -79,7 +79,7 @@ def hardware() -> Hardware:
     ram, disk = psutil.virtual_memory().total / 2**30, free_disk()
     if not torch.cuda.is_available():
         return Hardware("cpu", "CPU", 0.0, 0.0, None, ram, disk)
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())) % torch.cuda.device_count())
     free, total = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     return Hardware("cuda", name, total / 2**30, free / 2**30, torch.cuda.get_device_capability(), ram, disk)
@@ -321,6 +321,10 @@ def for_generation(source, dtype: str = ""):
         model = PeftModel.from_pretrained(model, source.folder / "adapter")
     tokenizer = AutoTokenizer.from_pretrained(base if isinstance(source, str) else source.folder / "adapter")
     fits = model.get_memory_footprint() * ROOM <= machine.free * 2**30
+    if machine.device == "cuda" and not fits:
+        print(
+            f"The model answers on the CPU: {machine.free:.1f} GB of GPU memory are free, too little for it in 16 bits."
+        )
     return model.to(machine.device if fits else "cpu").eval(), settle_template(tokenizer)
 
 

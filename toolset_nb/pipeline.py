@@ -209,11 +209,12 @@ def _check_merge(steps: dict[str, Settings]) -> None:
 
 
 def _merges(step: str, settings: Settings) -> bool:
-    """Whether the step adds the adapter to its base's 16-bit weights."""
+    """Whether the step holds the base's 16-bit weights in memory, to merge or to compare."""
     from toolset_nb.export import chosen
 
     if step == "export":
-        return not {"adapter", "lora"}.issuperset(chosen(settings.formats))
+        without = {"adapter"} if settings.parity != "none" else {"adapter", "lora"}
+        return not without.issuperset(chosen(settings.formats))
     return step == "evaluate" and settings.engine == "gguf"
 
 

@@ -272,6 +272,15 @@ def test_only_the_ways_of_use_that_the_files_allow(files):
         assert [each in card for each in words] == [names == files] * len(words)
 
 
+def test_the_cards_commands_have_the_context_that_was_exported():
+    run = finished()
+    (run.folder / "export").mkdir(exist_ok=True)
+    (run.folder / "export" / "Modelfile").write_text(
+        "FROM ./m-q8_0.gguf\nPARAMETER temperature 0.5\nPARAMETER num_ctx 8192\n"
+    )
+    assert "-c 8192 --temp 0.5" in model_card(run, "ada/tiny", ["m-q8_0.gguf", "Modelfile"])
+
+
 def test_of_several_ggufs_the_largest_quantised_whole_model_is_shown():
     card = model_card(finished(), "ada/tiny", ["lora-f16.gguf", "m-f16.gguf", "m-q4_k_m.gguf", "m-q8_0.gguf"])
     assert "llama-server -m m-q8_0.gguf" in card and "ollama" not in card.lower(), "not without a Modelfile"

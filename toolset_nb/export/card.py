@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from toolset_nb import models
-from toolset_nb.export.serving import served
+from toolset_nb.export.serving import exported_with, served
 from toolset_nb.export.weights import sixteen_bit
 from toolset_nb.runs import Run, runs_folder
-from toolset_nb.settings import ExportSettings
 
 TEMPLATE = Path(__file__).with_name("card.md")
 MARK = "toolset-nb"  # the tag by which a repository is known as one of ours
@@ -78,7 +77,7 @@ def _card(run: Run, repo: str, names: list[str], reports: dict[str, list[dict[st
         lineage=[_ancestor(each) for each in lineage(run)],
         evaluations=[_evaluation(name, entries) for name, entries in reports.items()],
         parity=_parity(run),
-        commands=_commands(ggufs, title.lower(), "Modelfile" in names),
+        commands=_commands(run, ggufs, title.lower(), "Modelfile" in names),
         merged=next((name.rpartition("/")[0] for name in names if name.endswith("/config.json")), ""),
         adapter=adapter,
     )
@@ -95,7 +94,7 @@ def own_reports(run: Run) -> dict[str, list[dict[str, Any]]]:
     from toolset_nb.evaluation.report import read_reports
 
     order = [each.weights() for each in [*lineage(run)[::-1], run]]
-    base = run.record.get("base_model")
+    bases = [run.record.get("base_model"), run.record.get("base_folder")]  # reports told the folder before
     ranked: dict[str, list[tuple[int, dict]]] = {}
     for file in sorted((run.folder / "evaluation").glob("*/*.json")):
         try:
@@ -107,7 +106,7 @@ def own_reports(run: Run) -> dict[str, list[dict[str, Any]]]:
         weights = about.get("adapter_sha256")
         if weights and weights in order:
             ranked.setdefault(file.parent.name, []).append((order.index(weights), entry))
-        elif not weights and base and about.get("base_model") == base:
+        elif not weights and about.get("base_model") and about["base_model"] in bases:
             ranked.setdefault(file.parent.name, []).append((-1, entry))
     found = {}
     for name, entries in ranked.items():
@@ -159,12 +158,12 @@ def _copied(record: dict[str, Any]) -> str:
     return _plain(source) if base and not source.startswith(base) else ""
 
 
-def _commands(ggufs: list[str], called: str, modelfile: bool) -> dict[str, str]:
-    """Program -> what to type to use the largest quantised of the GGUFs; Ollama only where it has a Modelfile."""
+def _commands(run: Run, ggufs: list[str], called: str, modelfile: bool) -> dict[str, str]:
+    """Program -> what to type to use the largest quantised of the GGUFs, as the run's Modelfile has it; Ollama only with one."""
     if not ggufs:
         return {}
     gguf = PurePosixPath(max(ggufs, key=lambda name: ("f16" not in name, name)))
-    typed = served(gguf, called, ExportSettings(), windows=False)
+    typed = served(gguf, called, exported_with(run), windows=False)
     return {program: command for program, command in typed.items() if modelfile or program != "Ollama"}
 
 

@@ -116,7 +116,8 @@ def check_room(run: Run, rows: list[Row], parity: str = "none") -> None:
     if step and memory > available:
         raise ExportError(
             f"{step} holds the base in memory: {size_words(memory)} are needed and {size_words(available)} are free; "
-            "close other programs, or export on a machine with more memory"
+            f"close other programs, {'or' if step == 'merging' else 'leave it out (parity none), or'} export on a machine with "
+            "more memory"
         )
 
 

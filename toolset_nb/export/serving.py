@@ -17,7 +17,7 @@ from toolset_nb.export.weights import ExportError
 from toolset_nb.files import replacing
 from toolset_nb.models import NO_THOUGHT, load_tokenizer
 from toolset_nb.runs import Run
-from toolset_nb.settings import ExportSettings
+from toolset_nb.settings import ExportSettings, check
 
 # Template in Go's language -> digest of what the chat template that it stands for makes of SAMPLE.
 OLLAMA = {"ollama_template.txt": "ac8a0eedf8a7ac6a", "ollama_qwen3.txt": "6bafb30f6006ae6e"}
@@ -89,6 +89,15 @@ def modelfile(run: Run, gguf: Path, settings: ExportSettings) -> str:
             raise ExportError('parameter system holds """, which ends a text in a Modelfile: leave it out')
         lines.append(f'SYSTEM """{settings.system}"""')
     return "\n".join(lines) + "\n"
+
+
+def exported_with(run: Run) -> ExportSettings:
+    """The context and the temperature of the run's Modelfile, else the default ones."""
+    file = run.folder / "export" / "Modelfile"
+    text = file.read_text("utf-8") if file.exists() else ""
+    said = dict(re.findall(r"^PARAMETER (temperature|num_ctx) (\S+)$", text, re.M))
+    given = {"temperature": said.get("temperature"), "context": said.get("num_ctx")}
+    return check(ExportSettings, {name: value for name, value in given.items() if value})
 
 
 def write_modelfile(run: Run, gguf: Path, settings: ExportSettings) -> Path:

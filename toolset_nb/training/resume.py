@@ -12,8 +12,8 @@ from toolset_nb.runs import RENDERING, Run, RunError, find, list_runs
 
 MARKER = "COMPLETE.json"
 # Parameters that a run keeps to its end: of the model, the rows in their order, the loss, the schedule that a checkpoint restores.
-KEPT = ("lora_rank", "lora_alpha", "max_length", "max_rows", "seed", "gradient_accumulation", "epochs", "learning_rate")
-KEPT += ("beta", "desirable_weight", "undesirable_weight")
+KEPT = ("lora_rank", "lora_alpha", "max_length", "max_rows", "seed", "gradient_accumulation", "epochs", "max_steps")
+KEPT += ("learning_rate", "beta", "desirable_weight", "undesirable_weight")
 
 
 def resume_point(settings: Any, record: dict[str, Any] | None = None) -> tuple[Run | None, str | None]:
@@ -114,7 +114,7 @@ def _unfinished(settings: Any, method: str, record: dict[str, Any] | None) -> Ru
     if not auto:
         raise RunError("; ".join([f"resume latest: no unfinished {method} run with a whole checkpoint", *hints[:1]]))
     _told("".join(hints[:1]))
-    print(f"resume auto: there is no whole {method} checkpoint to go on from, a new run starts")
+    print(f"resume auto: there is no {method} run to go on with, a new one starts")
     return None
 
 

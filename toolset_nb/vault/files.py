@@ -281,7 +281,7 @@ class Tree:
         """Make a private folder hold what calls can reach and the state; only files that are not as `seen` has them are copied.
 
         `seen` is what the last time gave, the stamps of source and copy by path, and is brought up to date. The trash is empty
-        in a mirror, and a file that is too large for every tool has its size but no content.
+        in a mirror, and a file that is too large for every tool has its size but no content (NTFS gives it the room all the same).
         """
         for name in (OWN, TRASH):
             with suppress(FileNotFoundError):
