@@ -43,6 +43,14 @@ class Said(str):
     whole: str = ""
     language: str = "en"
 
+    @classmethod
+    def of(cls, wording: str, slots: dict[str, str]) -> "Said":
+        """A wording filled."""
+        said = cls(wording.format_map(slots))
+        said.wording, said.language = wording, language(wording)
+        said.whole = wording.format_map({name: getattr(value, "whole", f"{{{name}}}") for name, value in slots.items()})
+        return said
+
 
 @cache
 def voices() -> dict[str, dict]:
@@ -112,11 +120,7 @@ class Speaker:
         mine = self.mine(texts)
         if like is not None and self.split == "training":
             mine = [text for text in mine if language(text) == like]
-        wording = self.fitting(mine, slots)
-        said = Said(wording.format_map(slots))
-        said.wording, said.language = wording, language(wording)
-        said.whole = wording.format_map({name: getattr(value, "whole", f"{{{name}}}") for name, value in slots.items()})
-        return said
+        return Said.of(self.fitting(mine, slots), slots)
 
     def mine(self, texts: Wordings) -> list:
         """The wordings (or pairs) of this split."""

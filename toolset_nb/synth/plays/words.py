@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from toolset_nb.synth import missteps, negatives, scenarios
-from toolset_nb.synth.languages import language
 from toolset_nb.synth.plays import parts
 from toolset_nb.synth.plays.parts import Play
 from toolset_nb.synth.scenes import Scene
@@ -64,10 +63,7 @@ def talk(behaviour: str, variant: str, defect: str) -> Play:
         pair = scene.speaker.choose(scene.speaker.mine(behaviours()[behaviour][variant]["pairs"]))
         path, folder = scene.world.note(), scene.world.folder()
         slots = {"note": scenarios.note_slots(path)["note"], "folder": folder}
-        request = Said(pair["say"].format_map(slots))
-        request.wording = request.whole = pair["say"]
-        request.language = language(pair["say"])
-        scene.asks(variant, request)
+        scene.asks(variant, Said.of(pair["say"], slots))
         scene.say(pair["reply"].format_map(slots))
         if scene.contrast:
             named = {name: path for name, path in (("note", path), ("folder", folder)) if f"{{{name}}}" in pair["say"]}
