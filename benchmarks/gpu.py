@@ -125,6 +125,7 @@ def by_plain_trl(size: str, method: str, base: str, steps: int, data: Path) -> d
     chosen = {"sft": settings.SFTSettings, "kto": settings.KTOSettings}[method](dataset=str(data))
     rows = training.load_rows(chosen, method, values)
     rows = training.drop_long(rows, tokenizer, values["max_length"], method == "kto")
+    rows = rows if method == "kto" else training.join_answers(rows)
     rows = training.arrange(rows, values["batch_size"], chosen.seed, unit=2 if method == "kto" else 1)
     shared = {
         "output_dir": tempfile.mkdtemp(),
@@ -143,12 +144,13 @@ def by_plain_trl(size: str, method: str, base: str, steps: int, data: Path) -> d
         "report_to": "none",
         "disable_tqdm": True,
     }
+    shared |= {"completion_only_loss": True} if method == "sft" else {}
     trainer_class, config_class = {"sft": (SFTTrainer, SFTConfig), "kto": (KTOTrainer, KTOConfig)}[method]
     rank = lora["lora_rank"] or 32
     trainer = trainer_class(
         model=model,
         args=config_class(**shared),
-        train_dataset=training.to_dataset(rows),
+        train_dataset=training.to_dataset(rows, method),
         processing_class=tokenizer,
         peft_config=LoraConfig(
             r=rank, lora_alpha=lora["lora_alpha"] or rank, target_modules=models.PROJECTIONS, task_type="CAUSAL_LM"

@@ -55,7 +55,7 @@ def test_each_of_several_processes_looks_at_its_own_gpu(monkeypatch):
 
 @pytest.mark.parametrize(
     ("machine", "size", "need", "works"),
-    [(CPU, "3b", "6.8", "tiny"), (CPU, "7b", "10", "tiny"), (T4, "13b", "14.7", "7b"), (T4, "20b", "22", "7b")],
+    [(CPU, "3b", "7.2", "tiny"), (CPU, "7b", "10.2", "tiny"), (T4, "13b", "15", "7b"), (T4, "20b", "22", "7b")],
 )
 def test_70_71_a_size_that_cannot_fit_says_what_it_needs_what_was_found_and_what_works(machine, size, need, works):
     with pytest.raises(ModelError) as caught:

@@ -45,13 +45,17 @@ def row(number: int, words: int = 3, **more) -> dict:
         "id": f"r{number}",
         "prompt": [{"role": "user", "content": f"Question {number}"}],
         "completion": [{"role": "assistant", "content": "word " * words + "end"}],
+        "input_ids": [0] * (2 + words),
         **more,
     }
 
 
 def test_rows_that_do_not_fit_whole_are_left_out_and_named(tokenizer, capsys):
     data = [row(0), row(1, 200), row(2)]
-    assert drop_long(data, tokenizer, 60) == [data[0], data[2]]
+    kept = drop_long(data, tokenizer, 60)
+    assert [entry["id"] for entry in kept] == ["r0", "r2"]
+    start, end = kept[0]["learned"][0]
+    assert tokenizer.decode(kept[0]["input_ids"][start:end]) == "word word word end<|im_end|>\n"
     told = capsys.readouterr().out
     assert "2 of 3 rows fit max_length 60" in told and "left out: r1, 2" in told
 
@@ -68,7 +72,7 @@ def test_rows_of_one_batch_are_of_one_length_and_batches_stand_in_no_order_of_le
     arranged = arrange(data, 2, seed=1)
     assert sorted(entry["id"] for entry in arranged) == sorted(entry["id"] for entry in data)
     assert arranged == arrange(data, 2, seed=1) != arrange(data, 2, seed=2)
-    sizes = [len(entry["completion"][0]["content"]) for entry in arranged[:400]]
+    sizes = [len(entry["input_ids"]) for entry in arranged[:400]]
     batches = list(zip(sizes[::2], sizes[1::2], strict=True))
     assert sum(sizes) / sum(2 * max(pair) for pair in batches) > 0.95
     growing = sum(sum(first) < sum(second) for first, second in itertools.pairwise(batches))
@@ -86,7 +90,7 @@ def test_the_rows_of_a_pair_stay_together_and_batches_of_pairs_are_of_one_length
     assert numbers[402] == 402  # one without its partner comes last
 
     def padding(rows):
-        sizes = [len(entry["completion"][0]["content"]) for entry in rows]
+        sizes = [len(entry["input_ids"]) for entry in rows]
         batches = [sizes[start : start + 8] for start in range(0, 400, 8)]
         return sum(8 * max(batch) for batch in batches) / sum(sizes[:400])
 
@@ -155,6 +159,27 @@ def test_rows_whose_answers_alone_are_supervised_pass_and_are_shown(tokenizer, c
     told = capsys.readouterr().out
     assert "2 rows checked: only assistant tokens are supervised" in told
     assert "user: Question 0\n>>>word word word end" in told and "Question 1" not in told
+
+
+def test_the_answers_of_one_conversation_are_learned_in_one_pass_and_all_checked(tokenizer, capsys):
+    turns = [{"role": role, "content": f"{role} says {n}"} for n in range(3) for role in ("user", "assistant")]
+    parts = [{"id": f"c#{n}", "prompt": turns[: 2 * n + 1], "completion": [turns[2 * n + 1]]} for n in range(3)]
+    data = [row(0), *parts, row(1) | {"id": "c2"}]
+    joined = training.join_answers(drop_long(data, tokenizer, 500))
+    assert [entry["id"] for entry in joined] == ["r0", "c#2", "c2"]
+    assert "5 answers in 3 passes" in capsys.readouterr().out
+    table = training.to_dataset(joined)
+    labelled = [
+        {"input_ids": e["input_ids"], "labels": [i if m else -100 for i, m in zip(*e.values(), strict=True)]}
+        for e in table
+    ]
+    check_supervised(SimpleNamespace(train_dataset=labelled), tokenizer, joined)
+    told = capsys.readouterr().out
+    assert "user: user says 0\n>>>assistant says 0<<<\nuser: user says 1\n>>>assistant says 1<<<" in told
+    first = joined[1]["learned"][0][0]
+    labelled[1]["labels"][first] = -100
+    with pytest.raises(DataError, match="row c#2"):
+        check_supervised(SimpleNamespace(train_dataset=labelled), tokenizer, joined)
 
 
 @pytest.mark.parametrize("tokens", [3, 6, -1])

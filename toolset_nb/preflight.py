@@ -17,10 +17,12 @@ from toolset_nb.models import Hardware, ModelError
 from toolset_nb.paths import repo_root
 
 GIB = 2**30
-PROCESS = 1.0 * GIB  # torch, transformers and unsloth loaded; on CUDA also what its context takes on the GPU
-LAYER_BYTES = (
-    34  # a token and hidden unit of one layer keep so much in 16 bits (arXiv:2205.05198, eq. 2, attention not stored)
-)
+PROCESS = {
+    "cuda": 1.0 * GIB,
+    "cpu": 0.75 * GIB,
+}  # torch, transformers and unsloth loaded; CUDA's context takes as much on the GPU
+# A CPU process keeps more than lives: blocks of many sizes leave gaps. Fitted to the peaks of eleven runs (docs/scaling.md).
+HEAP = 1.5
 CHECKPOINTS = 3
 # As torch names what it is built for: machine code, or code that the driver compiles.
 ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[af]?$")
@@ -41,8 +43,8 @@ def estimate(size: str, values: dict[str, Any], machine: Hardware, method: str =
     Weights: the checkpoint's size where it is loaded in 4 bits (dynamic 4-bit files leave layers in 16 bits), else 4 bytes each.
     Trained: weight and gradient 4 bytes each, AdamW's two states 1 byte each with adamw_8bit, else 4. Activations: of one
     layer with unsloth's checkpointing, whose layer inputs wait in RAM, of each trained layer without. Logits: the head is
-    computed in chunks (TRL 1.15), a row of `max_length` is counted. KTO: a frozen copy of what is trained, and twice the
-    activations, since a batch is scored with its KL pairs.
+    computed in chunks (TRL 1.15), a row of `max_length` is counted. KTO: a frozen copy of what is trained; its KL pairs are
+    scored without gradients.
     """
     entry = models.sizes()[size]
     values = {**entry["sft"], **values}
@@ -51,18 +53,24 @@ def estimate(size: str, values: dict[str, Any], machine: Hardware, method: str =
     trained = trained_parameters(shape, values)
     states = trained * (4 + 4 + (2 if lean else 8)) + (trained * 4 if method == "kto" else 0)
     wide = 1 if lean else 2  # 32 bits in place of 16
-    tokens = values["batch_size"] * values["max_length"] * (2 if method == "kto" else 1)
-    layer = LAYER_BYTES * tokens * shape["hidden"] * wide
+    tokens = values["batch_size"] * values["max_length"]
+    layer = kept_values(shape) * tokens * 2 * wide * (1 if cuda else HEAP)
     kept = 1 if lean else (shape["layers"] if values.get("lora_rank") else values.get("layers", shape["layers"]))
     logits = values["max_length"] * shape["vocabulary"] * 4
-    parts = {"weights": weights, "trained": states, "activations": layer * kept, "logits": logits, "process": PROCESS}
+    process = PROCESS["cuda" if cuda else "cpu"]
+    parts = {"weights": weights, "trained": states, "activations": layer * kept, "logits": logits, "process": process}
     parts |= {"experts": entry["beyond_gb"] * 1e9} if "beyond_gb" in entry else {}
     parts = {name: round(amount / GIB, 2) for name, amount in parts.items()}
     total = sum(parts.values())
     inputs = tokens * shape["hidden"] * 2 * shape["layers"] / GIB
     disk = CHECKPOINTS * trained * (6 if lean else 12) / GIB
-    ram = PROCESS * 2 / GIB + (inputs if lean else 0) if cuda else total
+    ram = process * 2 / GIB + (inputs if lean else 0) if cuda else total
     return Estimate(total if cuda else 0.0, ram, disk, parts)
+
+
+def kept_values(shape: dict[str, Any]) -> int:
+    """Values that a layer keeps of each token for the backward pass: two norms, projections and heads, and the gated MLP."""
+    return 4 * shape["ffn"] + 6 * shape["hidden"] + 4 * shape["heads"] * shape["head"]
 
 
 def trained_parameters(shape: dict[str, Any], values: dict[str, Any]) -> int:

@@ -167,7 +167,7 @@ def test_the_executed_notebook_and_the_run_folder_hold_no_token(chain, name):
     [
         ("modle_size", "7b", "unknown parameter modle_size (value '7b'): did you mean model_size?"),
         ("push_to_hub", "flase", "parameter push_to_hub is 'flase'; expected true or false"),
-        ("model_size", "7b", "model_size 7b needs a CUDA GPU with 10 GB"),
+        ("model_size", "7b", "model_size 7b needs a CUDA GPU with 10.2 GB"),
     ],
 )
 def test_a_parameter_that_cannot_be_stops_the_notebook_at_once(tmp_path, key, value, message):

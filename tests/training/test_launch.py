@@ -156,11 +156,7 @@ def test_what_cannot_be_launched_is_refused(monkeypatch):
 
 
 def test_batches_that_are_computed_together_are_those_of_one_process_with_the_same_rows_a_step(monkeypatch):
-    words = [3 + number * 7 % 100 for number in range(64)]
-    data = [
-        {"id": n, "prompt": [{"content": "q"}], "completion": [{"content": "w" * count}]}
-        for n, count in enumerate(words)
-    ]
+    data = [{"id": number, "input_ids": [0] * (3 + number * 7 % 100)} for number in range(64)]
     one = arrange(data, 4, seed=1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert arrange(data, 2, seed=1) == one

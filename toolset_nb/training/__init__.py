@@ -6,7 +6,7 @@ folder (`runs`), or any change to TRL's loss.
 
 from toolset_nb.training.answers import answer, held_out, show_answers
 from toolset_nb.training.checks import check_reference, check_size, check_supervised, check_wanted
-from toolset_nb.training.data import arrange, data_path, drop_long, load_rows, to_dataset
+from toolset_nb.training.data import arrange, data_path, drop_long, join_answers, load_rows, to_dataset
 from toolset_nb.training.health import health
 from toolset_nb.training.plots import plot, save_plots
 from toolset_nb.training.progress import cadence, callbacks, is_interactive
@@ -33,6 +33,7 @@ __all__ = [
     "health",
     "held_out",
     "is_interactive",
+    "join_answers",
     "load_rows",
     "plot",
     "resume_point",

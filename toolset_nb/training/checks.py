@@ -1,5 +1,7 @@
 """Checks of a trainer that is built and not started: what is supervised, what KTO compares with and what it wants."""
 
+from itertools import groupby
+
 from toolset_nb.jsonl import DataError
 from toolset_nb.models import around_answer
 
@@ -17,23 +19,26 @@ def check_supervised(trainer, tokenizer, data: list[dict], show: int = 3) -> Non
     if len(table) != len(data):
         raise DataError(f"the trainer kept {len(table)} of {len(data)} rows: some lost every supervised token")
     for number, (row, entry) in enumerate(zip(data, table, strict=True)):
-        if "labels" in entry:
-            answer = [token for token, label in zip(entry["input_ids"], entry["labels"], strict=True) if label != -100]
-        else:
-            answer = entry["completion_ids"]
-        text, words = tokenizer.decode(answer), row["completion"][0]["content"].strip()
-        whole = text.startswith(opening) and text.endswith(closing)
-        if not whole or text.removeprefix(opening).removesuffix(closing).strip() != words:
-            raise DataError(
-                f"row {row['id']}: supervised is {text!r}, the assistant's turn {opening + words + closing!r}"
-            )
+        answers = _supervised(entry) if "labels" in entry else [entry["completion_ids"]]
+        texts = [tokenizer.decode(answer) for answer in answers]
+        earlier = row.get("earlier", [])
+        wanted = [message["content"].strip() for message in earlier + row["completion"]]
+        whole = all(text.startswith(opening) and text.endswith(closing) for text in texts)
+        if not whole or [text.removeprefix(opening).removesuffix(closing).strip() for text in texts] != wanted:
+            turns = [opening + words + closing for words in wanted]
+            raise DataError(f"row {row['id']}: supervised is {texts!r}, the assistant's turns {turns!r}")
         if number < show:
-            print(f"--- {row['id']}: {len(answer)} supervised tokens")
-            print(
-                "".join(f"{message['role']}: {message['content']}\n" for message in row["prompt"])
-                + f">>>{text.rstrip()}<<<"
-            )
+            print(f"--- {row['id']}: {sum(map(len, answers))} supervised tokens")
+            shown = [f">>>{m['content']}<<<" if m in earlier else f"{m['role']}: {m['content']}" for m in row["prompt"]]
+            print("\n".join([*shown, f">>>{texts[-1].rstrip()}<<<"]))
     print(f"{len(data)} rows checked: only assistant tokens are supervised")
+
+
+def _supervised(entry: dict) -> list[list[int]]:
+    """The tokens of an SFT row that carry loss, one list for each stretch of them."""
+    pairs = zip(entry["input_ids"], entry["labels"], strict=True)
+    stretches = groupby(pairs, key=lambda pair: pair[1] != -100)
+    return [[token for token, _ in stretch] for learned, stretch in stretches if learned]
 
 
 def check_size(settings, parent) -> None:

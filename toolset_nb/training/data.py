@@ -1,10 +1,12 @@
-"""Rows in: which of a file's rows are trained on, in which order, and as which columns. No tokens are made for the trainer here."""
+"""Rows in: which of a file's rows are trained on, in which order, and as which tokens and columns."""
 
 import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy
 
 from toolset_nb import rows
 from toolset_nb.jsonl import DataError
@@ -40,8 +42,13 @@ def load_rows(settings: Any, method: str, values: dict[str, Any]) -> list[dict]:
 
 
 def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False) -> list[dict]:
-    """Rows that fit `max_length` tokens whole; prints how many and why the others do not. `pairs` drops both rows of a pair."""
-    lengths = _lengths(tokenizer, data)
+    """Rows that fit `max_length` tokens whole, with their tokens; prints how many and why the others do not.
+
+    `input_ids` (int32) are those of prompt and completion by the chat template, `learned` the places (start, end) of the completion
+    in them. `pairs` drops both rows of a pair.
+    """
+    data = _tokenized(data, tokenizer)
+    lengths = [len(row["input_ids"]) for row in data]
     keep = [length <= max_length for length in lengths]
     if pairs:
         keep = [keep[i] and keep[i ^ 1] if (i ^ 1) < len(keep) else False for i in range(len(keep))]
@@ -57,6 +64,29 @@ def drop_long(data: list[dict], tokenizer, max_length: int, pairs: bool = False)
     if not kept:
         raise DataError(f"no row fits max_length {max_length}: raise it above {ordered[0]}")
     return kept
+
+
+def join_answers(data: list[dict]) -> list[dict]:
+    """Rows of `drop_long` where the answers of one conversation are learned in one pass; prints what that saves.
+
+    A row whose tokens begin those of the conversation's next row goes into it: its place joins `learned`, its completion stands
+    under `earlier`. A chat template that writes an answer otherwise once another follows (Qwen3's drops the empty thought,
+    Harmony's ends the turn with another token) keeps them apart, since what is asked of the model later is the last answer alone.
+    """
+    joined: list[dict] = []
+    for row in data:
+        last = joined[-1] if joined else None
+        if last and _begins(last, row):
+            earlier = last.get("earlier", []) + last["completion"]
+            joined[-1] = row | {"learned": last["learned"] + row["learned"], "earlier": earlier}
+        else:
+            joined.append(row)
+    before, after = (sum(len(row["input_ids"]) for row in rows) for rows in (data, joined))
+    if len(joined) < len(data):
+        print(
+            f"{len(data)} answers in {len(joined)} passes, one a conversation: {after:,} tokens in place of {before:,}"
+        )
+    return joined
 
 
 def arrange(data: list[dict], batch_size: int, seed: int, unit: int = 1) -> list[dict]:
@@ -81,21 +111,52 @@ def arrange(data: list[dict], batch_size: int, seed: int, unit: int = 1) -> list
     return [row for batch in full + rest for rows in batch for row in rows] + data[whole:]
 
 
-def to_dataset(data: Iterable[dict]):
-    """A Hugging Face dataset of the columns TRL reads."""
+def to_dataset(data: Iterable[dict], method: str = "sft"):
+    """A Hugging Face dataset of the columns TRL reads: for SFT tokens and what is learned of them, which it takes as they are.
+
+    For KTO they are messages: its trainer makes the tokens itself, and those of the KL pairs.
+    """
     from datasets import Dataset
 
-    return Dataset.from_list(
-        [{key: row[key] for key in ("prompt", "completion", "label") if key in row} for row in data]
-    )
+    if method == "kto":
+        return Dataset.from_list([{key: row[key] for key in ("prompt", "completion", "label")} for row in data])
+    return Dataset.from_list([{"input_ids": row["input_ids"], "completion_mask": _mask(row)} for row in data])
+
+
+def _tokenized(data: list[dict], tokenizer) -> list[dict]:
+    """The rows with `input_ids` and `learned`: the completion starts where the prompt, opened for an answer, ends."""
+    if not data:
+        return []
+    asked = [tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True) for row in data]
+    texts = [tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in data]
+    prompts, whole = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (asked, texts))
+    return [
+        row | {"input_ids": numpy.array(ids, dtype=numpy.int32), "learned": [(_common(prompt, ids), len(ids))]}
+        for row, prompt, ids in zip(data, prompts, whole, strict=True)
+    ]
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """How many tokens two lists begin with alike: not the whole prompt where a template opens it otherwise for an answer."""
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+
+
+def _begins(row: dict, later: dict) -> bool:
+    """Whether `later` goes on with the conversation of `row`, token by token."""
+    ids, stem = row["input_ids"], row["id"].partition("#")[0]
+    same = stem and later["id"].partition("#")[0] == stem
+    return bool(same) and len(ids) < len(later["input_ids"]) and numpy.array_equal(ids, later["input_ids"][: len(ids)])
+
+
+def _mask(row: dict) -> numpy.ndarray:
+    """1 where a token is learned."""
+    mask = numpy.zeros(len(row["input_ids"]), dtype=numpy.int8)
+    for start, end in row["learned"]:
+        mask[start:end] = 1
+    return mask
 
 
 def _longest(rows: list[dict]) -> int:
-    """Characters of the longest of these rows."""
-    return max(sum(len(message["content"]) for message in row["prompt"] + row["completion"]) for row in rows)
-
-
-def _lengths(tokenizer, data: list[dict]) -> list[int]:
-    """The tokens of each row, prompt and completion, as the trainer will see them."""
-    texts = [tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in data]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    """Tokens of the longest of these rows."""
+    return max(len(row["input_ids"]) for row in rows)
