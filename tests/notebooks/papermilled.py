@@ -32,5 +32,6 @@ def options(name, tiny_model):
     if name == "export":
         return ["-f", ROOT / "params" / "ci_export.yaml"]
     twice = ["-p", "epochs", "2"]  # the reference is then scored beforehand; tests/training has the other way
+    tracked = ["-p", "report_to", "tensorboard"] if name == "sft" else []
     model = twice if name == "kto" else ["-p", "model_size", "tiny", "-p", "base_model", tiny_model]
-    return ["-f", ROOT / "params" / "ci.yaml", *model]
+    return ["-f", ROOT / "params" / "ci.yaml", *model, *tracked]

@@ -112,6 +112,16 @@ def test_adapter_plot_and_checkpoint_are_there_and_no_weights_are_pickled(chain,
     assert (run.folder / "checkpoints" / "checkpoint-2" / "COMPLETE.json").is_file()
 
 
+def test_a_tracker_gets_the_same_losses_as_the_log(chain):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, run = chain("sft")
+    [events] = run.folder.rglob("events.out.tfevents.*")
+    written = EventAccumulator(str(events)).Reload()
+    losses = [(scalar.step, pytest.approx(scalar.value)) for scalar in written.Scalars("train/loss")]
+    assert losses == [(row["step"], row["loss"]) for row in run.history()] and losses
+
+
 def test_latest_is_the_newest_run(chain):
     _, run = chain("kto")
     newest = max(run.folder.parent.glob("2*/run.json"), key=lambda path: json.loads(path.read_text())["started"])
