@@ -41,7 +41,7 @@ quality: setup  ## SFT on every row, then KTO, going on where it was stopped; ba
 
 test: setup lint
 	$(BIN)/python -m pytest tests -m "not notebooks" -x $(TWO)
-	$(BIN)/python -m pytest tests -m notebooks -x $(TWO)
+	$(BIN)/python -m pytest tests -m notebooks -x --durations 8 $(TWO)
 
 lint: setup
 	$(BIN)/ruff check .
