@@ -131,22 +131,21 @@ def _tokenized(data: list[dict], tokenizer) -> list[dict]:
     texts = [tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in data]
     prompts, whole = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (asked, texts))
     return [
-        row | {"input_ids": numpy.array(ids, dtype=numpy.int32), "learned": [(_common(prompt, ids), len(ids))]}
+        row
+        | {
+            "input_ids": numpy.array(ids, dtype=numpy.int32),
+            "learned": [(len(os.path.commonprefix([prompt, ids])), len(ids))],
+        }
         for row, prompt, ids in zip(data, prompts, whole, strict=True)
     ]
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    """How many tokens two lists begin with alike: not the whole prompt where a template opens it otherwise for an answer."""
-    pairs = zip(first, second, strict=False)
-    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
 
 
 def _begins(row: dict, later: dict) -> bool:
     """Whether `later` goes on with the conversation of `row`, token by token."""
     ids, stem = row["input_ids"], row["id"].partition("#")[0]
-    same = stem and later["id"].partition("#")[0] == stem
-    return bool(same) and len(ids) < len(later["input_ids"]) and numpy.array_equal(ids, later["input_ids"][: len(ids)])
+    if not stem or stem != later["id"].partition("#")[0]:
+        return False
+    return len(ids) < len(later["input_ids"]) and numpy.array_equal(ids, later["input_ids"][: len(ids)])
 
 
 def _mask(row: dict) -> numpy.ndarray:
