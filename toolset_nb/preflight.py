@@ -21,7 +21,7 @@ PROCESS = {
     "cuda": 1.0 * GIB,
     "cpu": 0.75 * GIB,
 }  # torch, transformers and unsloth loaded; CUDA's context takes as much on the GPU
-# A CPU process keeps more than lives: blocks of many sizes leave gaps. Fitted to the peaks of eleven runs (docs/scaling.md).
+# A CPU process keeps more than lives: blocks of many sizes leave gaps. Fitted to the peaks in docs/scaling.md.
 HEAP = 1.5
 CHECKPOINTS = 3
 # As torch names what it is built for: machine code, or code that the driver compiles.
